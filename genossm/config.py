@@ -1,0 +1,320 @@
+"""The typed configuration: one pydantic model a section, one section a stage.
+
+Unknown keys, duplicate keys, wrong types and values out of range are errors that name the file, the line and
+the key. The workflow's JSON schema is generated from these models (:func:`json_schema`), so there is one definition.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from genossm.errors import GenoSSMError
+
+Positive = Annotated[int, Field(gt=0)]
+NonNegative = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of the configuration: closed (unknown keys are errors), immutable, strictly typed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelConfig(Section):
+    """The shape of a language model (config/model/*.yaml; also ``config.json`` of a checkpoint)."""
+
+    d_model: Positive = Field(128, description="width of the residual stream")
+    n_layer: Positive = Field(4, description="number of residual blocks")
+    mixer: Literal["mamba", "s4d"] = Field("mamba", description="what mixes along the sequence in every block")
+    d_state: Positive = Field(16, description="state size per channel")
+    expand: Positive = Field(2, description="d_inner / d_model")
+    d_conv: Annotated[int, Field(ge=2, le=8)] = Field(4, description="taps of the short causal convolution (mamba)")
+    dt_rank: Positive | Literal["auto"] = Field("auto", description="rank of the dt projection; auto is d_model/16")
+    dt_min: Annotated[float, Field(gt=0)] = Field(1e-3, description="smallest initial time step")
+    dt_max: Annotated[float, Field(gt=0)] = Field(1e-1, description="largest initial time step")
+    s4d_init: Literal["lin", "inv", "legs", "real"] = Field("lin", description="initial eigenvalues (s4d)")
+    bidirectional: bool = Field(True, description="read both directions, with tied projections")
+    rc_equivariant: bool = Field(False, description="reverse-complement equivariant: both strands, one set of weights")
+    objective: Literal["masked", "causal"] = Field("masked", description="masked-LM or next-base prediction")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout on each block's output")
+    norm_eps: Annotated[float, Field(gt=0)] = Field(1e-5, description="epsilon of RMSNorm")
+    vocab_size: Literal[16] = Field(16, description="fixed by the vocabulary")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.objective == "causal" and (self.bidirectional or self.rc_equivariant):
+            raise ValueError(
+                "objective: causal needs bidirectional: false and rc_equivariant: false (else it sees its answer)"
+            )
+        if self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min {self.dt_min} is above dt_max {self.dt_max}")
+        return self
+
+    @property
+    def d_inner(self) -> int:
+        """Width inside a mixer: expand * d_model."""
+        return self.expand * self.d_model
+
+    @property
+    def resolved_dt_rank(self) -> int:
+        """The dt rank as a number."""
+        return -(-self.d_model // 16) if self.dt_rank == "auto" else self.dt_rank
+
+
+class Source(Section):
+    """A file to fetch: a URL, a local path, or an NCBI accession as ``ncbi:NC_001133.9``."""
+
+    source: str = Field(description="http(s)/ftp URL, local path, or ncbi:ACCESSION")
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        None, description="checksum of the file as served; recorded when not given"
+    )
+
+
+class FetchSection(Section):
+    """What comes from outside: genomes (FASTA), annotations (GFF3), interval lists of benchmark tasks."""
+
+    genomes: dict[str, Source] = Field(description="name: source of a reference FASTA")
+    annotations: dict[str, Source] = Field(default_factory=dict, description="name: source of a GFF3")
+    intervals: dict[str, Source] = Field(
+        default_factory=dict, description="name: source of a CSV of labelled intervals"
+    )
+
+
+class SplitSection(Section):
+    """How a genome is divided into train, valid and test."""
+
+    by: Literal["contig", "block"] = Field("block", description="whole contigs, or blocks of every contig")
+    valid: list[str] = Field(default_factory=list, description="contigs for validation (by: contig)")
+    test: list[str] = Field(default_factory=list, description="contigs for testing (by: contig)")
+    exclude: list[str] = Field(default_factory=list, description="contigs left out altogether")
+    block: Positive = Field(1_048_576, description="block length in bp (by: block)")
+    margin: NonNegative = Field(1_024, description="bp dropped at each border between splits (by: block)")
+    valid_fraction: Fraction = Field(0.05, description="share of the blocks (by: block)")
+    test_fraction: Fraction = Field(0.05, description="share of the blocks (by: block)")
+
+
+class TokenizeSection(Section):
+    """FASTA to tokens.h5."""
+
+    window: Positive = Field(131_072, description="window length in bp")
+    stride: Positive | None = Field(None, description="distance of window starts in bp; default: the window")
+    max_n: Fraction = Field(0.5, description="windows with a larger share of N are left out")
+    rna: bool = Field(False, description="accept U as T")
+    gaps: Literal["error", "N"] = Field("error", description="what to do with '-' and '.'")
+    splits: dict[str, SplitSection] = Field(default_factory=dict, description="genome: how to split it")
+
+
+class PretrainSection(Section):
+    """Pretraining of a language model on one genome."""
+
+    genome: str = Field(description="a name under fetch.genomes")
+    steps: Positive = Field(1_000, description="optimizer steps")
+    batch_size: Positive = Field(8, description="sequences a step")
+    seqlen: Positive | None = Field(None, description="bp a sequence, cropped from a window; default: the window")
+    lr: Annotated[float, Field(gt=0)] = Field(4e-3, description="peak learning rate")
+    warmup_steps: NonNegative = Field(50, description="linear warm-up, then cosine to a tenth of lr")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.1, description="AdamW decay of matrices")
+    grad_clip: Annotated[float, Field(gt=0)] = Field(1.0, description="largest gradient norm")
+    mask_fraction: Annotated[float, Field(gt=0, lt=1)] = Field(0.15, description="share of bases to predict (masked)")
+    soft_mask_weight: Fraction = Field(0.1, description="weight of soft-masked bases in the loss")
+    rc_augment: bool = Field(True, description="flip a random half of the sequences to the other strand")
+    valid_every: Positive = Field(200, description="steps between validations")
+    valid_tokens: Positive = Field(262_144, description="bases of the validation split that are scored")
+    checkpoint_every: Positive = Field(200, description="steps between checkpoints")
+    keep: Annotated[int, Field(ge=2)] = Field(2, description="checkpoints kept; two at least, in case one is torn")
+    baseline_max_k: Annotated[int, Field(ge=1, le=12)] = Field(8, description="largest k of the count baseline")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0 ...")
+
+
+class TaskSection(Section):
+    """One labelled task that is derived from a genome."""
+
+    kind: Literal["coding", "intervals"] = Field(
+        description="coding: coding against intergenic windows of a GFF3; intervals: lists of labelled intervals"
+    )
+    genome: str = Field(description="a name under fetch.genomes")
+    annotation: str | None = Field(None, description="a name under fetch.annotations (kind: coding)")
+    train: dict[str, str] = Field(default_factory=dict, description="label: a name under fetch.intervals")
+    test: dict[str, str] = Field(default_factory=dict, description="label: a name under fetch.intervals")
+    length: Positive = Field(500, description="window length in bp (kind: coding)")
+    valid_contigs: list[str] = Field(default_factory=list, description="contigs for validation (kind: coding)")
+    test_contigs: list[str] = Field(default_factory=list, description="contigs for testing (kind: coding)")
+    exclude: list[str] = Field(default_factory=list, description="contigs left out, as organelles (kind: coding)")
+    max_per_class: Positive = Field(3_000, description="records a class and split, at most")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.kind == "coding" and not (self.annotation and self.valid_contigs and self.test_contigs):
+            raise ValueError("kind: coding needs annotation, valid_contigs and test_contigs")
+        if self.kind == "intervals" and not (len(self.train) >= 2 and self.train.keys() == self.test.keys()):
+            raise ValueError("kind: intervals needs train and test with the same two labels or more")
+        return self
+
+
+class FinetuneSection(Section):
+    """Fine-tuning of a classifier on a labelled task."""
+
+    tasks: list[str] = Field(default_factory=list, description="names under derive.tasks")
+    epochs: Positive = Field(8, description="passes over the training set, at most")
+    batch_size: Positive = Field(32, description="sequences a step")
+    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW decay of matrices")
+    patience: Positive = Field(3, description="epochs without a better validation MCC before stopping")
+    bootstrap: Positive = Field(1_000, description="resamples for the confidence intervals")
+    from_scratch: bool = Field(True, description="train the same model from random weights beside it")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0 ...")
+
+
+class ScoreSection(Section):
+    """Scoring of FASTA files."""
+
+    inputs: dict[str, str] = Field(default_factory=dict, description="name: FASTA path")
+    passes: Positive = Field(8, description="masked models: interleaved passes, each masks 1/passes of the bases")
+    batch_size: Positive = Field(8, description="records in flight; rows never depend on it")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0 ...")
+
+
+class DeriveSection(Section):
+    """Labelled tasks that are derived from genomes."""
+
+    tasks: dict[str, TaskSection] = Field(default_factory=dict, description="name: task")
+
+
+class Config(Section):
+    """config/config.yaml: one section a stage."""
+
+    results: str = Field("results", description="folder of everything that is made")
+    seed: NonNegative = Field(1, description="the seed of every random choice")
+    model: str = Field("tiny", description="a preset under config/model, or a path to a YAML file")
+    fetch: FetchSection
+    tokenize: TokenizeSection = TokenizeSection()  # type: ignore[call-arg]
+    pretrain: PretrainSection
+    derive: DeriveSection = DeriveSection()  # type: ignore[call-arg]
+    finetune: FinetuneSection = FinetuneSection()  # type: ignore[call-arg]
+    score: ScoreSection = ScoreSection()  # type: ignore[call-arg]
+
+    @field_validator("fetch")
+    @classmethod
+    def _file_names(cls, fetch: FetchSection) -> FetchSection:
+        for names in (fetch.genomes, fetch.annotations, fetch.intervals):
+            for name in names:
+                if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
+                    raise ValueError(f"{name!r} becomes a file name: use letters, digits, '_', '-' and '.'")
+        return fetch
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        genomes = self.fetch.genomes
+        wanted = [("pretrain.genome", self.pretrain.genome, genomes)]
+        wanted += [("tokenize.splits", name, genomes) for name in self.tokenize.splits]
+        for name, task in self.derive.tasks.items():
+            wanted.append((f"derive.tasks.{name}.genome", task.genome, genomes))
+            if task.kind == "coding":
+                wanted.append((f"derive.tasks.{name}.annotation", task.annotation or "", self.fetch.annotations))
+            for label, interval in [*task.train.items(), *task.test.items()]:
+                wanted.append((f"derive.tasks.{name}: {label}", interval, self.fetch.intervals))
+        wanted += [("finetune.tasks", name, self.derive.tasks) for name in self.finetune.tasks]
+        for key, name, known in wanted:
+            if name not in known:
+                raise ValueError(f"{key}: {name!r} is not defined; there is {', '.join(known) or 'none'}")
+        return self
+
+
+SectionT = TypeVar("SectionT", bound=BaseModel)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, but a key given twice is an error, and 1e-4 is a number."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: dict[Any, int] = {}
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
+        line = key_node.start_mark.line + 1
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"key {key!r} is given twice, first on line {seen[key]}", key_node.start_mark
+            )
+        seen[key] = line
+    return {
+        loader.construct_object(k, deep=True): loader.construct_object(v, deep=True)  # type: ignore[no-untyped-call]
+        for k, v in node.value
+    }
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
+    """The content of a YAML file, and the line of every key as {(key, subkey ...): line}.
+
+    Raises:
+        GenoSSMError: not there, not YAML, or a key given twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=_UniqueKeyLoader)
+        content = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        raise GenoSSMError(
+            f"not valid YAML: {error.problem or error}", path=path, line=mark.line + 1 if mark else None
+        ) from None
+    except yaml.YAMLError as error:
+        raise GenoSSMError(f"not valid YAML: {error}", path=path) from None
+    except UnicodeDecodeError:
+        raise GenoSSMError("not UTF-8 text; save the file as UTF-8", path=path, code="E_ENCODING") from None
+    except OSError as error:
+        raise GenoSSMError(f"cannot be read: {error.strerror}", path=path) from None
+    lines: dict[tuple[str, ...], int] = {}
+
+    def walk(node: yaml.Node | None, prefix: tuple[str, ...]) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                here = (*prefix, str(key.value))
+                lines[here] = key.start_mark.line + 1
+                walk(value, here)
+
+    walk(root, ())
+    return content, lines
+
+
+def validate(model: type[SectionT], content: Any, path: Path, lines: dict[tuple[str, ...], int]) -> SectionT:
+    """``content`` as ``model``; the first fault raises a GenoSSMError that names the key and its line."""
+    if not isinstance(content, dict):
+        raise GenoSSMError("the file must hold keys and values", path=path)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        keys = tuple(str(k) for k in fault["loc"])
+        line = next((lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in lines), None)
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        text = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+        raise GenoSSMError(f"{'.'.join(keys) + ': ' if keys else ''}{text}{more}", path=path, line=line) from None
+
+
+def load_config(path: Path) -> Config:
+    """The whole configuration from a YAML file."""
+    return validate(Config, *_with_path(path))
+
+
+def load_model_config(path: Path) -> ModelConfig:
+    """A model's shape from a YAML file."""
+    return validate(ModelConfig, *_with_path(path))
+
+
+def _with_path(path: Path) -> tuple[Any, Path, dict[tuple[str, ...], int]]:
+    content, lines = read_yaml(path)
+    return content, path, lines
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of :class:`Config`, for the workflow's own check."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Config.model_json_schema()}

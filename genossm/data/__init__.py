@@ -1,0 +1,1 @@
+"""Sequences and their files: FASTA, tokens.h5, windows, masks, labelled tasks."""
