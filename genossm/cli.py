@@ -6,17 +6,15 @@ import errno
 import importlib
 import os
 import sys
-from typing import Any
+from collections.abc import Sequence
 
-import click
 import typer
-from typer.core import TyperGroup
 
 from genossm import __version__
 from genossm.errors import ExitCode, GenoSSMError, printable
 
 STAGES = {
-    "fetch": "Bring a genome or annotation here: resumed, checked, indexed.",
+    "fetch": "Bring a genome, an annotation or a list of intervals here: resumed, checked, indexed.",
     "tokenize": "Turn a FASTA into tokens.h5: windows, splits, soft-mask.",
     "pretrain": "Train a DNA language model on tokens.h5.",
     "derive": "Cut a labelled task out of a genome.",
@@ -26,55 +24,56 @@ STAGES = {
 }
 
 
-class StageGroup(TyperGroup):
-    """Subcommands by name; ``--help`` of the group imports none of them."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The stages, in the order of the pipeline."""
-        return list(STAGES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The click command of a stage; a light stand-in while the group's own help is printed."""
-        if cmd_name not in STAGES:
-            return None
-        if ctx.resilient_parsing or not ctx.protected_args and not ctx.args and _help_asked():
-            return click.Command(cmd_name, help=STAGES[cmd_name])
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-        app.command(cmd_name, help=None)(importlib.import_module(f"genossm.stages.{cmd_name}").command)
-        return typer.main.get_command(app)
-
-
-def _help_asked() -> bool:
-    return len(sys.argv) < 2 or sys.argv[1] in ("--help", "-h")
-
-
-app = typer.Typer(
-    cls=StageGroup,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
 def _version(show: bool) -> None:
     if show:
         typer.echo(f"genossm {__version__}")
         raise typer.Exit
 
 
-@app.callback()
 def root(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Show the version."),
 ) -> None:
-    """DNA language models with state-space layers: from a reference genome to scores."""
+    """DNA language models with state-space layers: from a reference genome to scores.
+
+    `genossm STAGE --help` explains a stage; the stages are listed in the order of the pipeline.
+    """
+
+
+def _not_chosen() -> None:
+    """Stands for every stage but the chosen one, so that the group can list and spell-check their names."""
+
+
+def build_app(chosen: str | None) -> typer.Typer:
+    """The command line with the stage ``chosen`` imported, and only that one (None: no stage at all)."""
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(root)
+    for stage, summary in STAGES.items():
+        if stage == chosen:
+            module = importlib.import_module(f"genossm.stages.{stage}")
+            if isinstance(module.command, typer.Typer):
+                app.add_typer(module.command, name=stage)
+            else:
+                app.command(stage)(module.command)
+        else:
+            app.command(stage, help=summary)(_not_chosen)
+    return app
 
 
 def _fault(error: BaseException) -> tuple[str, int]:
     """The line to show for an exception, and the exit code."""
     if isinstance(error, GenoSSMError):
         return str(error), error.exit_code
-    if isinstance(error, KeyboardInterrupt):
+    # Usage errors by what they offer, not by class: typer carries its own copy of click since 0.2x.
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+        context = getattr(error, "ctx", None)
+        where = context.command_path if context else "genossm"
+        return f"{' '.join(error.format_message().split())} ('{where} --help' explains)", int(error.exit_code)
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
         return "interrupted", ExitCode.INTERRUPTED
     if isinstance(error, OSError) and error.errno is not None:
         where = f"{error.filename}: " if error.filename else ""
@@ -86,33 +85,35 @@ def _fault(error: BaseException) -> tuple[str, int]:
         return f"{where}{os.strerror(error.errno)}", code
     if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error) or "out of memory" in str(error):
         return "out of memory: use a smaller --batch-size or shorter sequences", ExitCode.IO
+    detail = str(error).strip().split("\n")[0]
     name = type(error).__name__
-    return (
-        f"internal error, please report it: {name}: {error} (GENOSSM_TRACEBACK=1 shows where)".split("\n")[0],
-        ExitCode.INTERNAL,
-    )
+    return f"internal error, please report it: {name}: {detail} (GENOSSM_TRACEBACK=1 shows where)", ExitCode.INTERNAL
 
 
-def main(argv: list[str] | None = None) -> Any:
-    """Run the command line; faults are one line on stderr and an exit code, never a traceback."""
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line and give its exit code; a fault is one line on stderr, never a traceback."""
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
     try:
-        code = app(args=argv, standalone_mode=False)
-    except click.exceptions.Abort:
-        code = ExitCode.INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = build_app(chosen)(args=list(arguments) or ["--help"], prog_name="genossm", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or ExitCode.OK)
     except BrokenPipeError:
+        # The reader of a pipe has left (as `head` does): no fault, and nothing more may be flushed to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
+        return ExitCode.OK
+    except SystemExit:
+        raise
     except BaseException as error:
-        if isinstance(error, SystemExit):
-            raise
         if os.environ.get("GENOSSM_TRACEBACK"):
             raise
         line, code = _fault(error)
         print(f"genossm: {printable(line)}", file=sys.stderr)
-    sys.exit(int(code or 0))
+        return int(code)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":
