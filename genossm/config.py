@@ -6,11 +6,13 @@ the key. The workflow's JSON schema is generated from these models (:func:`json_
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from genossm.errors import GenoSSMError
 
@@ -18,11 +20,23 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+"""Names that become parts of paths: no dot, for a dot would blur where a name ends and a suffix begins."""
+
 
 class Section(BaseModel):
-    """A part of the configuration: closed (unknown keys are errors), immutable, strictly typed."""
+    """A part of the configuration: closed (unknown keys are errors), immutable, typed, finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, content: Any) -> Any:
+        """Refuse ``steps: yes``, which YAML reads as true and pydantic would take for 1."""
+        for name, value in content.items() if isinstance(content, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(f"{name}: {str(value).lower()} is a switch, which does not belong here")
+        return content
 
 
 class ModelConfig(Section):
@@ -189,28 +203,34 @@ class Config(Section):
     """config/config.yaml: one section a stage."""
 
     results: str = Field("results", description="folder of everything that is made")
-    seed: NonNegative = Field(1, description="the seed of every random choice")
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(1, description="the seed of every random choice")
     model: str = Field("tiny", description="a preset under config/model, or a path to a YAML file")
     fetch: FetchSection
-    tokenize: TokenizeSection = TokenizeSection()  # type: ignore[call-arg]
+    tokenize: TokenizeSection = TokenizeSection()
     pretrain: PretrainSection
-    derive: DeriveSection = DeriveSection()  # type: ignore[call-arg]
-    finetune: FinetuneSection = FinetuneSection()  # type: ignore[call-arg]
-    score: ScoreSection = ScoreSection()  # type: ignore[call-arg]
+    derive: DeriveSection = DeriveSection()
+    finetune: FinetuneSection = FinetuneSection()
+    score: ScoreSection = ScoreSection()
 
-    @field_validator("fetch")
-    @classmethod
-    def _file_names(cls, fetch: FetchSection) -> FetchSection:
-        for names in (fetch.genomes, fetch.annotations, fetch.intervals):
+    @model_validator(mode="after")
+    def _names_are_file_names(self) -> Self:
+        named: dict[str, Iterable[str]] = {
+            "fetch.genomes": self.fetch.genomes,
+            "fetch.annotations": self.fetch.annotations,
+            "fetch.intervals": self.fetch.intervals,
+            "derive.tasks": self.derive.tasks,
+            "score.inputs": self.score.inputs,
+        }
+        for key, names in named.items():
             for name in names:
-                if not name.replace("_", "").replace("-", "").replace(".", "").isalnum() or name.startswith("."):
-                    raise ValueError(f"{name!r} becomes a file name: use letters, digits, '_', '-' and '.'")
-        return fetch
+                if not FILE_NAME.fullmatch(name):
+                    raise ValueError(f"{key}: {name!r} becomes a file name: use ASCII letters, digits, '_' and '-'")
+        return self
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         genomes = self.fetch.genomes
-        wanted = [("pretrain.genome", self.pretrain.genome, genomes)]
+        wanted: list[tuple[str, str, Collection[str]]] = [("pretrain.genome", self.pretrain.genome, genomes)]
         wanted += [("tokenize.splits", name, genomes) for name in self.tokenize.splits]
         for name, task in self.derive.tasks.items():
             wanted.append((f"derive.tasks.{name}.genome", task.genome, genomes))
@@ -226,33 +246,32 @@ class Config(Section):
 
 
 SectionT = TypeVar("SectionT", bound=BaseModel)
+KeyLines = dict[tuple[str, ...], int]
+"""The line of every key in a YAML file, as {(key, subkey ...): line}."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, but a key given twice is an error, and 1e-4 is a number."""
+    """YAML 1.1 as PyYAML reads it, but a key given twice is an error, and so is a key that is no plain word."""
 
 
 def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: dict[Any, int] = {}
+    seen: dict[str, int] = {}
     for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-        line = key_node.start_mark.line + 1
-        if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"key {key!r} is given twice, first on line {seen[key]}", key_node.start_mark
-            )
-        seen[key] = line
-    return {
-        loader.construct_object(k, deep=True): loader.construct_object(v, deep=True)  # type: ignore[no-untyped-call]
-        for k, v in node.value
-    }
+        if not isinstance(key_node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(None, None, "a key must be a plain word", key_node.start_mark)
+        if key_node.value in seen:
+            fault = f"key {key_node.value!r} is given twice, first on line {seen[key_node.value]}"
+            raise yaml.constructor.ConstructorError(None, None, fault, key_node.start_mark)
+        seen[key_node.value] = key_node.start_mark.line + 1
+    loader.flatten_mapping(node)
+    return {loader.construct_object(k, deep=True): loader.construct_object(v, deep=True) for k, v in node.value}
 
 
 _UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
-def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
-    """The content of a YAML file, and the line of every key as {(key, subkey ...): line}.
+def read_yaml(path: Path) -> tuple[Any, KeyLines]:
+    """The content of a YAML file, and the line of every key.
 
     Raises:
         GenoSSMError: not there, not YAML, or a key given twice.
@@ -272,7 +291,7 @@ def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
         raise GenoSSMError("not UTF-8 text; save the file as UTF-8", path=path, code="E_ENCODING") from None
     except OSError as error:
         raise GenoSSMError(f"cannot be read: {error.strerror}", path=path) from None
-    lines: dict[tuple[str, ...], int] = {}
+    lines: KeyLines = {}
 
     def walk(node: yaml.Node | None, prefix: tuple[str, ...]) -> None:
         if isinstance(node, yaml.MappingNode):
@@ -285,34 +304,63 @@ def read_yaml(path: Path) -> tuple[Any, dict[tuple[str, ...], int]]:
     return content, lines
 
 
-def validate(model: type[SectionT], content: Any, path: Path, lines: dict[tuple[str, ...], int]) -> SectionT:
-    """``content`` as ``model``; the first fault raises a GenoSSMError that names the key and its line."""
+def _fault(error: ValidationError) -> tuple[tuple[str, ...], str]:
+    """The first fault of a validation: the key it is about, and the words for it."""
+    fault = error.errors()[0]
+    keys = tuple(str(key) for key in fault["loc"])
+    text = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        text = "unknown key"
+    elif fault["type"] == "string_type" and not isinstance(fault["input"], (dict, list, type(None))):
+        text = f"{str(fault['input']).lower()} is not text to YAML: put it in quotes"
+    elif named := re.match(r"([\w.]+): ", text):
+        # A check across keys has no place of its own: its text begins with the key.
+        keys, text = (*keys, *named[1].split(".")), text[named.end() :]
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return keys, f"{'.'.join(keys) + ': ' if keys else ''}{text}{more}"
+
+
+def _line_of(keys: tuple[str, ...], lines: KeyLines) -> tuple[int, int]:
+    """How many leading keys ``lines`` knows, and the line of the longest such prefix (0, 0 if none)."""
+    return next(((n, lines[keys[:n]]) for n in range(len(keys), 0, -1) if keys[:n] in lines), (0, 0))
+
+
+def validate(model: type[SectionT], content: Any, places: Sequence[tuple[Path, KeyLines]]) -> SectionT:
+    """``content`` as ``model``.
+
+    Args:
+        places: the files that ``content`` came from and the lines of their keys, the last one has the last word.
+
+    Raises:
+        GenoSSMError: for the first fault; it names the file, the line and the key.
+    """
     if not isinstance(content, dict):
-        raise GenoSSMError("the file must hold keys and values", path=path)
+        raise GenoSSMError("the file must hold keys and values", path=places[-1][0])
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]
-        keys = tuple(str(k) for k in fault["loc"])
-        line = next((lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in lines), None)
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        text = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
-        raise GenoSSMError(f"{'.'.join(keys) + ': ' if keys else ''}{text}{more}", path=path, line=line) from None
+        keys, text = _fault(error)
+        depth, line, path = max(
+            ((*_line_of(keys, lines), path) for path, lines in reversed(places)), key=lambda found: found[0]
+        )
+        raise GenoSSMError(text, path=path, line=line if depth else None) from None
 
 
 def load_config(path: Path) -> Config:
     """The whole configuration from a YAML file."""
-    return validate(Config, *_with_path(path))
+    content, lines = read_yaml(path)
+    return validate(Config, content, [(path, lines)])
 
 
 def load_model_config(path: Path) -> ModelConfig:
     """A model's shape from a YAML file."""
-    return validate(ModelConfig, *_with_path(path))
-
-
-def _with_path(path: Path) -> tuple[Any, Path, dict[tuple[str, ...], int]]:
     content, lines = read_yaml(path)
-    return content, path, lines
+    return validate(ModelConfig, content, [(path, lines)])
+
+
+def merged_config(content: dict[str, Any], files: Sequence[Path]) -> Config:
+    """The configuration from what Snakemake merged out of ``files`` (a later file overrides an earlier one)."""
+    return validate(Config, content, [(path, read_yaml(path)[1]) for path in files])
 
 
 def json_schema() -> dict[str, Any]:
