@@ -1,0 +1,1 @@
+"""The mathematics of linear state spaces: pure functions, no parameters."""
