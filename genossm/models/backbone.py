@@ -1,0 +1,107 @@
+"""The backbone: embedding, pre-norm residual blocks, a final norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genossm.config import ModelConfig
+from genossm.models.bidirectional import Bidirectional
+from genossm.models.mixers import build_mixer
+from genossm.models.mixers.base import Mixer
+
+
+class Block(nn.Module):
+    """x + dropout(mixer(RMSNorm(x)))."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+        mixer = build_mixer(config)
+        self.mixer: Mixer | Bidirectional = Bidirectional(mixer) if config.bidirectional else mixer
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Tensor, *, state: Any = None, mask: Tensor | None = None, segments: Tensor | None = None
+    ) -> tuple[Tensor, Any]:
+        """(batch, seqlen, d_model) to the same, and the mixer's state."""
+        y, state = self.mixer(self.norm(x), state=state, mask=mask, segments=segments)
+        return x + self.dropout(y), state
+
+
+class Backbone(nn.Module):
+    """Token ids to hidden states."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(config.vocab_size, config.d_model)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        *,
+        state: list[Any] | None = None,
+        mask: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> tuple[Tensor, list[Any]]:
+        """Hidden states (batch, seqlen, d_model) of input_ids int64 (batch, seqlen), and one state a block.
+
+        Args:
+            input_ids: int64 (batch, seqlen).
+            state: what an earlier chunk handed on (causal backbones).
+            mask: bool (batch, seqlen), False at padding: it changes nothing at the other tokens.
+            segments: int (batch, seqlen), packed sequences.
+        """
+        x = self.embedding(input_ids)
+        states = []
+        for index, block in enumerate(self.blocks):
+            x, carried = block(x, state=None if state is None else state[index], mask=mask, segments=segments)
+            states.append(carried)
+        return self.norm(x), states
+
+    def init_state(self, batch: int) -> list[Any]:
+        """The state before any token, one entry a block."""
+        return [block.mixer.init_state(batch) for block in self.blocks]  # type: ignore[union-attr, operator]
+
+    def step(self, ids: Tensor, state: list[Any]) -> tuple[Tensor, list[Any]]:
+        """One token of a causal backbone: ids int64 (batch,) to hidden states (batch, d_model)."""
+        hidden, state = self(ids[:, None], state=state)
+        return hidden[:, 0], state
+
+
+class ReverseComplement(nn.Module):
+    """A backbone on both strands at once, with one set of weights.
+
+    Strands never mix before the head, so both run as one batch of twice the size: each in its own reading order.
+    The result (batch, seqlen, 2 * d_model) holds, at each base, the given strand's features and then the other
+    strand's. Of the reverse complement of the input, it is the same with the positions reversed and the halves
+    exchanged: equivariance by construction (Caduceus-PS, arXiv:2403.03234, section 4).
+    """
+
+    complement: Tensor
+
+    def __init__(self, backbone: Backbone, complement: Tensor) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.register_buffer("complement", complement, persistent=False)
+
+    def forward(
+        self, input_ids: Tensor, *, state: None = None, mask: Tensor | None = None, segments: Tensor | None = None
+    ) -> tuple[Tensor, list[Any]]:
+        """Arguments as :meth:`Backbone.forward`; it carries no state.
+
+        Raises:
+            ValueError: a state is given.
+        """
+        if state is not None:
+            raise ValueError("a reverse-complement equivariant backbone reads whole sequences: it takes no state")
+        both = torch.cat([input_ids, self.complement[input_ids].flip(1)])
+        twice = [None if v is None else torch.cat([v, v.flip(1)]) for v in (mask, segments)]
+        hidden, _ = self.backbone(both, mask=twice[0], segments=twice[1])
+        given, other = hidden.chunk(2)
+        return torch.cat([given, other.flip(1)], dim=-1), []

@@ -1,0 +1,77 @@
+"""Both directions from one projection: y = out_proj((core_f(x) + core_b(x)) * gate).
+
+The projections are tied, as in Caduceus (arXiv:2403.03234, section 3.2); each direction has its own core, and the
+backward one reads from the right, without a flip. "flip . causal . flip" is its meaning: y_t sees tokens t and later.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from genossm.models.mixers.base import Mixer, State
+
+Direction = Literal["forward", "backward"]
+
+
+class Bidirectional(nn.Module):
+    """Any mixer, read in both directions.
+
+    State: one for each direction. A chunk can be given only the state of what is on its own side, so a long
+    sequence goes layer by layer: a ``sweep`` forward over all chunks, one backward, then ``combine``.
+    """
+
+    causal = False
+    stateful = True
+    segments = True
+
+    def __init__(self, mixer: Mixer) -> None:
+        super().__init__()
+        self.mixer = mixer
+        self.backward_core = mixer.build_core(mixer.config)
+
+    def forward(
+        self,
+        x: Tensor,
+        *,
+        state: tuple[State, State] | None = None,
+        mask: Tensor | None = None,
+        segments: Tensor | None = None,
+    ) -> tuple[Tensor, tuple[State, State]]:
+        """Mix along the sequence, (batch, seqlen, d_model) to the same.
+
+        Args:
+            x: (batch, seqlen, d_model).
+            state: what stands left of x (forward) and right of x (backward).
+            mask, segments: as in :class:`~genossm.models.mixers.base.Core`.
+        """
+        inner, gate = self.mixer.project_in(x)
+        left, right = (None, None) if state is None else state
+        y, left = self.mixer.core(inner, state=left, mask=mask, segments=segments)
+        z, right = self.backward_core(inner, state=right, mask=mask, segments=segments, reverse=True)
+        return self.mixer.project_out(y + z, gate), (left, right)
+
+    def sweep(self, x: Tensor, direction: Direction, state: State | None, mask: Tensor | None = None) -> tuple[Tensor, State]:
+        """One direction over one chunk: the core's output (batch, seqlen, d_inner) and the state to hand on."""
+        inner, _ = self.mixer.project_in(x)
+        if direction == "forward":
+            return self.mixer.core(inner, state=state, mask=mask)
+        return self.backward_core(inner, state=state, mask=mask, reverse=True)
+
+    def combine(self, x: Tensor, forward: Tensor, backward: Tensor) -> Tensor:
+        """The mixer's output for a chunk from its two sweeps."""
+        _, gate = self.mixer.project_in(x)
+        return self.mixer.project_out(forward + backward, gate)
+
+    def init_state(self, batch: int) -> tuple[State, State]:
+        """Nothing on either side."""
+        return self.mixer.core.init_state(batch), self.backward_core.init_state(batch)
+
+    def step(self, x_t: Tensor, state: tuple[State, State]) -> tuple[Tensor, tuple[State, State]]:
+        """Refused: the next token is not known yet.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError("a bidirectional mixer cannot step token by token; use sweep, or a causal model")

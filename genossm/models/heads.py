@@ -1,0 +1,110 @@
+"""Whole models: a backbone and a head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genossm import vocab
+from genossm.config import ModelConfig
+from genossm.models.backbone import Backbone, ReverseComplement
+
+
+@dataclass
+class ModelOutput:
+    """What a model returns.
+
+    Attributes:
+        logits: (batch, seqlen, 16) of a language model, (batch, num_labels) of a classifier.
+        hidden_states: (batch, seqlen, d_model), twice as wide where both strands are kept.
+        state: what to hand on to the next chunk (causal models).
+    """
+
+    logits: Tensor
+    hidden_states: Tensor
+    state: list[Any]
+
+
+class Model(nn.Module):
+    """A backbone, reverse-complement equivariant where the configuration says so."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone: Backbone | ReverseComplement = Backbone(config)
+        complement = torch.from_numpy(vocab.COMPLEMENT).long()
+        self.register_buffer("complement", complement, persistent=False)
+        if config.rc_equivariant:
+            self.backbone = ReverseComplement(self.backbone, complement)
+
+    complement: Tensor
+
+    def num_parameters(self) -> int:
+        """Trainable numbers in the model."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
+
+
+class LanguageModel(Model):
+    """Logits for every token: of itself (masked objective) or of the next one (causal).
+
+    With both strands kept, the two halves vote: W h_given + P W h_other, where P exchanges the rows of complementary
+    tokens, so the logits of the reverse complement are the complement's logits, reversed.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        nn.init.normal_(self.lm_head.weight, std=0.02)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        mask: Tensor | None = None,
+        segments: Tensor | None = None,
+        state: list[Any] | None = None,
+    ) -> ModelOutput:
+        """Logits (batch, seqlen, 16); arguments as :meth:`Backbone.forward`."""
+        hidden, state = self.backbone(input_ids, state=state, mask=mask, segments=segments)
+        if not self.config.rc_equivariant:
+            return ModelOutput(self.lm_head(hidden), hidden, state)
+        given, other = hidden.chunk(2, dim=-1)
+        return ModelOutput(self.lm_head(given) + self.lm_head(other)[..., self.complement], hidden, state)
+
+
+class SequenceClassifier(Model):
+    """Logits for every sequence, from the mean of its hidden states; padding does not count.
+
+    With both strands kept, the logits are the mean of the two strands': equal for a sequence and its complement.
+    """
+
+    def __init__(self, config: ModelConfig, num_labels: int) -> None:
+        super().__init__(config)
+        self.num_labels = num_labels
+        self.classifier = nn.Linear(config.d_model, num_labels)
+
+    def forward(self, input_ids: Tensor, mask: Tensor | None = None, segments: None = None) -> ModelOutput:
+        """Logits (batch, num_labels) of input_ids int64 (batch, seqlen).
+
+        Raises:
+            ValueError: segments are given; one row is one sequence here.
+        """
+        if segments is not None:
+            raise ValueError("a classifier takes one sequence a row, not packed segments")
+        hidden, state = self.backbone(input_ids, mask=mask)
+        if mask is None:
+            pooled = hidden.mean(1)
+        else:
+            weight = mask[..., None].to(hidden.dtype)
+            pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+        if self.config.rc_equivariant:
+            given, other = pooled.chunk(2, dim=-1)
+            pooled = (given + other) / 2
+        return ModelOutput(self.classifier(pooled), hidden, state)
+
+
+def base_log_probs(logits: Tensor) -> Tensor:
+    """Natural-log probabilities of A, C, G, T, (..., 4), from logits (..., 16): the other tokens are no bases."""
+    return torch.log_softmax(logits[..., vocab.FIRST_BASE : vocab.FIRST_BASE + 4].float(), dim=-1)
