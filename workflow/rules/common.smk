@@ -153,7 +153,12 @@ def interval_options(task: str) -> str:
 
 def report_options(files) -> str:
     """The options of `genossm report`: each named input of the rule is an option, given once a file."""
-    return options(**{name: [paths] if isinstance(paths, str) else list(paths) for name, paths in files.items()})
+    return options(
+        **{
+            name: [paths] if isinstance(paths, str) else list(paths)
+            for name, paths in files.items()
+        }
+    )
 
 
 # --- what the report is made of ---------------------------------------------------------------------------------------
