@@ -1,0 +1,103 @@
+"""Files are whole or absent, whatever kills the writer, and a lock has one holder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from genossm.errors import ExitCode, GenoSSMError
+from genossm.files import atomic_path, atomic_write, locked, sha256_of
+
+WRITER = """
+import os, signal, sys
+from pathlib import Path
+from genossm.files import atomic_path
+with atomic_path(Path(sys.argv[1])) as temporary:
+    temporary.write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+HOLDER = """
+import sys
+from pathlib import Path
+from genossm.files import locked
+with locked(Path(sys.argv[1]), "the run"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_write_replaces_and_makes_folders(tmp_path):
+    target = tmp_path / "a" / "b" / "file.txt"
+    atomic_write(target, "one")
+    atomic_write(target, b"two")
+    assert target.read_bytes() == b"two"
+    assert os.listdir(target.parent) == ["file.txt"]
+
+
+def test_text_is_written_as_utf8_with_its_own_line_ends(tmp_path):
+    atomic_write(tmp_path / "t", "é\r\nx\n")
+    assert (tmp_path / "t").read_bytes() == b"\xc3\xa9\r\nx\n"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "file"
+    atomic_write(target, "old")
+
+    def fail() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("new")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        fail()
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("old", ["old", None])
+def test_a_killed_writer_leaves_the_old_file(tmp_path, old):
+    target = tmp_path / "file"
+    if old is not None:
+        atomic_write(target, old)
+    done = subprocess.run([sys.executable, "-c", WRITER, str(target)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert (target.read_text() if target.exists() else None) == old
+
+
+def test_the_mode_follows_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "file", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_sha256_over_several_blocks(tmp_path):
+    content = bytes(range(256)) * 50
+    (tmp_path / "f").write_bytes(content)
+    assert sha256_of(tmp_path / "f", chunk=1000) == hashlib.sha256(content).hexdigest()
+
+
+def test_a_lock_has_one_holder_whose_id_is_named_and_goes_with_it(tmp_path):
+    lock = tmp_path / "run" / ".lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(lock)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with (
+            pytest.raises(GenoSSMError, match=f"the run is in use by process {holder.pid}") as caught,
+            locked(lock, "the run"),
+        ):
+            pass
+        assert caught.value.exit_code == ExitCode.TEMPORARY
+        holder.kill()
+    with locked(lock, "the run"):
+        assert lock.read_text() == str(os.getpid())
