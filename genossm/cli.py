@@ -97,13 +97,13 @@ def run(arguments: Sequence[str]) -> int:
         code = build_app(chosen)(args=list(arguments) or ["--help"], prog_name="genossm", standalone_mode=False)
         sys.stdout.flush()
         return int(code or ExitCode.OK)
-    except BrokenPipeError:
-        # The reader of a pipe has left (as `head` does): no fault, and nothing more may be flushed to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
-    except SystemExit:
-        raise
     except BaseException as error:
+        if isinstance(error, BrokenPipeError) or isinstance(error.__context__, BrokenPipeError):
+            # The reader of a pipe has left (as `head` does): no fault, and nothing more may be flushed to it.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.OK
+        if isinstance(error, SystemExit):
+            raise
         if os.environ.get("GENOSSM_TRACEBACK"):
             raise
         line, code = _fault(error)
