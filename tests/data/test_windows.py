@@ -83,9 +83,12 @@ def test_the_deal_of_blocks_is_exact_and_follows_the_seed() -> None:
     assert deal(0) == deal(0) != deal(1)
 
 
-def test_too_few_blocks_are_refused() -> None:
-    with pytest.raises(ValueError, match="too few"):
-        split_by_block(["x"], [100], block=60, margin=0, valid_fraction=0.1, test_fraction=0.1)
+@pytest.mark.parametrize(
+    ("length", "splits"), [(50, ["train"]), (100, ["train", "valid"]), (170, ["test", "train", "valid"])]
+)
+def test_with_too_few_blocks_train_comes_first(length: int, splits: list[str]) -> None:
+    segments = split_by_block(["x"], [length], block=60, margin=0, valid_fraction=0.1, test_fraction=0.1)
+    assert sorted({segment.split for segment in segments}) == splits
 
 
 @pytest.mark.parametrize(
