@@ -27,7 +27,7 @@ rule derive_coding:
         version=__version__,
     shell:
         "genossm derive coding --genome {input.genome} --annotation {input.annotation} --output {params.folder}"
-        " {params.options} 2> {log}"
+        " {params.options} > {log} 2>&1"
 
 
 rule derive_intervals:
@@ -58,4 +58,4 @@ rule derive_intervals:
         options=lambda wildcards: interval_options(wildcards.task),
         version=__version__,
     shell:
-        "genossm derive intervals --genome {input.genome} --output {params.folder} {params.options} 2> {log}"
+        "genossm derive intervals --genome {input.genome} --output {params.folder} {params.options} > {log} 2>&1"

@@ -23,7 +23,7 @@ rule fetch_genome:
         ),
         version=__version__,
     shell:
-        "genossm fetch {params.source} --output {output.fasta} {params.options} 2> {log}"
+        "genossm fetch {params.source} --output {output.fasta} {params.options} > {log} 2>&1"
 
 
 rule fetch_annotation:
@@ -54,7 +54,7 @@ rule fetch_annotation:
         ),
         version=__version__,
     shell:
-        "genossm fetch {params.source} --output {output.gff3} {params.options} 2> {log}"
+        "genossm fetch {params.source} --output {output.gff3} {params.options} > {log} 2>&1"
 
 
 rule fetch_intervals:
@@ -85,4 +85,4 @@ rule fetch_intervals:
         ),
         version=__version__,
     shell:
-        "genossm fetch {params.source} --output {output.table} {params.options} 2> {log}"
+        "genossm fetch {params.source} --output {output.table} {params.options} > {log} 2>&1"

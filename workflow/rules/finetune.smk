@@ -33,4 +33,4 @@ rule finetune:
         "finetune {wildcards.task}: its progress is in {log}"
     shell:
         "genossm finetune --checkpoint {params.checkpoint} --train {input.train} --valid {input.valid}"
-        " --test {input.test} --output {params.folder} {params.options} 2> {log}"
+        " --test {input.test} --output {params.folder} {params.options} > {log} 2>&1"

@@ -30,4 +30,4 @@ rule pretrain:
     message:
         "pretrain {wildcards.model}: its progress is in {log}"
     shell:
-        "genossm pretrain {input.tokens} --output {params.folder} --model {input.model} {params.options} 2> {log}"
+        "genossm pretrain {input.tokens} --output {params.folder} --model {input.model} {params.options} > {log} 2>&1"

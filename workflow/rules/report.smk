@@ -14,7 +14,7 @@ rule settings:
     message:
         "settings: the configuration of this run, defaults filled in"
     shell:
-        "printf '%s\n' {params.settings:q} > {output} 2> {log}"
+        "printf '%s\n' {params.settings:q} > {output} > {log} 2>&1"
 
 
 rule report:
@@ -49,4 +49,4 @@ rule report:
         options=lambda wildcards, input: report_options(input),
         version=__version__,
     shell:
-        "genossm report --output {output.html} {params.options} 2> {log}"
+        "genossm report --output {output.html} {params.options} > {log} 2>&1"

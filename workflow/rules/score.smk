@@ -20,7 +20,7 @@ rule score:
         options=options(**SETTINGS.score.model_dump(exclude={"inputs"})),
         version=__version__,
     shell:
-        "genossm score --checkpoint {params.checkpoint} {input.fasta} --output {output.table} {params.options} 2> {log}"
+        "genossm score --checkpoint {params.checkpoint} {input.fasta} --output {output.table} {params.options} > {log} 2>&1"
 
 
 rule classify:
@@ -45,4 +45,4 @@ rule classify:
         options=options(**SETTINGS.score.model_dump(exclude={"inputs", "passes"})),
         version=__version__,
     shell:
-        "genossm score --checkpoint {params.checkpoint} {input.fasta} --output {output.table} {params.options} 2> {log}"
+        "genossm score --checkpoint {params.checkpoint} {input.fasta} --output {output.table} {params.options} > {log} 2>&1"

@@ -18,4 +18,4 @@ rule tokenize:
         options=lambda wildcards: tokenize_options(wildcards.genome),
         version=__version__,
     shell:
-        "genossm tokenize {input.fasta} --output {output.tokens} {params.options} 2> {log}"
+        "genossm tokenize {input.fasta} --output {output.tokens} {params.options} > {log} 2>&1"
