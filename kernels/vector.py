@@ -64,7 +64,9 @@ def _fma(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Val
     return _call(builder, "fmuladd", a, b, c)
 
 
-def _address(context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, offset: ir.Value, to: ir.Type) -> ir.Value:
+def _address(
+    context: Any, builder: ir.IRBuilder, kind: Any, array: ir.Value, offset: ir.Value, to: ir.Type
+) -> ir.Value:
     data = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [offset]), to.as_pointer())
 

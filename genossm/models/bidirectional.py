@@ -52,7 +52,9 @@ class Bidirectional(nn.Module):
         z, right = self.backward_core(inner, state=right, mask=mask, segments=segments, reverse=True)
         return self.mixer.project_out(y + z, gate), (left, right)
 
-    def sweep(self, x: Tensor, direction: Direction, state: State | None, mask: Tensor | None = None) -> tuple[Tensor, State]:
+    def sweep(
+        self, x: Tensor, direction: Direction, state: State | None, mask: Tensor | None = None
+    ) -> tuple[Tensor, State]:
         """One direction over one chunk: the core's output (batch, seqlen, d_inner) and the state to hand on."""
         inner, _ = self.mixer.project_in(x)
         if direction == "forward":

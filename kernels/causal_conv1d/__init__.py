@@ -61,6 +61,4 @@ def causal_conv1d(
             raise ValueError(f"{name} must be {shape}, is {tuple(value.shape)}")
     fast = x.device.type == "cpu" and x.dtype == torch.float32
     run = backend.pick("causal_conv1d", BACKENDS, "cpu" if fast else "torch")
-    return run(
-        x, weight, bias, silu=silu, initial_taps=initial_taps, mask=mask, segments=segments, reverse=reverse
-    )
+    return run(x, weight, bias, silu=silu, initial_taps=initial_taps, mask=mask, segments=segments, reverse=reverse)

@@ -18,7 +18,9 @@ _OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck":
 
 
 @njit(**_OPTIONS)
-def _sum_of_taps(x, weight, bias, taps, has_taps, mask, has_mask, x0, xs, m0, ms, h0, dim, channel, t, open_taps, width):
+def _sum_of_taps(
+    x, weight, bias, taps, has_taps, mask, has_mask, x0, xs, m0, ms, h0, dim, channel, t, open_taps, width
+):
     """bias + sum_k weight_k x_{t-k} for one group of lanes; taps[h0 + (t - k)] stand before the first token."""
     acc = load(bias, channel)
     for k in range(min(open_taps, width - 1) + 1):

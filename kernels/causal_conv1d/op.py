@@ -156,9 +156,7 @@ def causal_conv1d_cpu(
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
         raise ValueError(f"the cpu backend of causal_conv1d takes float32 on a CPU, not {x.dtype} on {x.device}")
     dim, width = weight.shape
-    carried = final_taps(
-        x if mask is None else x * mask[..., None], width - 1, initial_taps, mask, segments, reverse
-    )
+    carried = final_taps(x if mask is None else x * mask[..., None], width - 1, initial_taps, mask, segments, reverse)
     if x.numel() == 0:
         return x, carried
     since = None if segments is None else tokens_since_start(segments, mask, width - 1, reverse)

@@ -97,8 +97,6 @@ def _state_at(x: Tensor, entries: Tensor, lam: Tensor, ends: Tensor) -> Tensor:
     tail = x[:, :, rows, block.clamp(max=x.shape[3] - 1)]
     k = torch.arange(R, device=ends.device)
     exponent = inside[None, :] - 1 - k[:, None]
-    weights = torch.where(
-        exponent >= 0, torch.exp(lam[..., None, None] * exponent.clamp(min=0).to(lam.real.dtype)), 0
-    )
+    weights = torch.where(exponent >= 0, torch.exp(lam[..., None, None] * exponent.clamp(min=0).to(lam.real.dtype)), 0)
     decayed = torch.exp(lam[..., None] * inside.to(lam.real.dtype)) * entries[:, :, rows, block]
     return (decayed + torch.einsum("dnkr,dkr->dnr", weights, tail.to(weights.dtype))).permute(2, 0, 1)

@@ -63,6 +63,4 @@ def unpack(batch: int, seqlen: int, mask: Tensor | None, segments: Tensor | None
     lengths = torch.bincount(row_of, minlength=int(count.sum()))
     rank = torch.arange(source.numel(), device=device) - (lengths.cumsum(0) - lengths)[row_of]
     length = max(int(lengths.max()), 1)
-    return Rows(
-        source, row_of * length + rank, (int(count.sum()), length), lengths, offset, offset + count - 1
-    )
+    return Rows(source, row_of * length + rank, (int(count.sum()), length), lengths, offset, offset + count - 1)

@@ -16,13 +16,13 @@ LN2 = 0.6931471805599453
 
 
 def _to_groups(x: Tensor) -> Tensor:
-    """(..., dim, dstate) to (..., dim / LANES, dstate, LANES), dense."""
-    return x.unflatten(-2, (-1, lanes())).transpose(-1, -2).contiguous()
+    """(..., dim, dstate) to (..., dim / LANES, dstate, LANES), dense, always a copy: the kernels write into it."""
+    return x.unflatten(-2, (-1, lanes())).transpose(-1, -2).clone(memory_format=torch.contiguous_format)
 
 
 def _from_groups(x: Tensor, dim: int, dstate: int) -> Tensor:
     """The inverse of :func:`_to_groups` on a flat or grouped tensor with leading axes."""
-    return x.view(*x.shape[:1], -1, dstate, lanes()).transpose(-1, -2).reshape(x.shape[0], dim, dstate)
+    return x.view(*x.shape[:1], -1, dstate, lanes()).transpose(-1, -2).reshape(x.shape[0], dim, dstate).contiguous()
 
 
 @torch.library.custom_op("genossm::selective_scan_cpu", mutates_args=(), device_types="cpu")
