@@ -9,7 +9,7 @@ from pathlib import Path
 # Before torch is imported, and for the commands that tests start, too.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import pytest  # noqa: E402
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
