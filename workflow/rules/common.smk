@@ -111,7 +111,12 @@ def tokenize_options(genome: str) -> str:
     section = SETTINGS.tokenize
     split = section.splits.get(genome, SplitSection())
     common = section.model_dump(exclude={"splits"})
-    return options(seed=SETTINGS.seed, **common, split_by=split.by, **split.model_dump(exclude={"by"}))
+    return options(
+        seed=SETTINGS.seed,
+        **common,
+        split_by=split.by,
+        **split.model_dump(exclude={"by"}),
+    )
 
 
 def any_of(names: list[str]) -> str:

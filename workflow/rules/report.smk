@@ -14,7 +14,7 @@ rule settings:
     message:
         "settings: the configuration of this run, defaults filled in"
     shell:
-        "printf '%s\n' {params.settings:q} > {output} > {log} 2>&1"
+        "printf '%s\n' {params.settings:q} > {output} 2> {log}"
 
 
 rule report:
