@@ -77,10 +77,10 @@ class Backbone(nn.Module):
 class ReverseComplement(nn.Module):
     """A backbone on both strands at once, with one set of weights.
 
-    Strands never mix before the head, so both run as one batch of twice the size: each in its own reading order.
-    The result (batch, seqlen, 2 * d_model) holds, at each base, the given strand's features and then the other
-    strand's. Of the reverse complement of the input, it is the same with the positions reversed and the halves
-    exchanged: equivariance by construction (Caduceus-PS, arXiv:2403.03234, section 4).
+    Strands never mix before the head, so each runs by itself, in its own reading order and in the same shape: for
+    the reverse complement of the input the two runs are exchanged, bit for bit. The result (batch, seqlen,
+    2 * d_model) holds, at each base, the given strand's features and then the other strand's: equivariance by
+    construction (Caduceus-PS, arXiv:2403.03234, section 4).
     """
 
     complement: Tensor
@@ -100,8 +100,7 @@ class ReverseComplement(nn.Module):
         """
         if state is not None:
             raise ValueError("a reverse-complement equivariant backbone reads whole sequences: it takes no state")
-        both = torch.cat([input_ids, self.complement[input_ids].flip(1)])
-        twice = [None if v is None else torch.cat([v, v.flip(1)]) for v in (mask, segments)]
-        hidden, _ = self.backbone(both, mask=twice[0], segments=twice[1])
-        given, other = hidden.chunk(2)
+        given, _ = self.backbone(input_ids, mask=mask, segments=segments)
+        reversed_ = [None if v is None else v.flip(1) for v in (mask, segments)]
+        other, _ = self.backbone(self.complement[input_ids].flip(1), mask=reversed_[0], segments=reversed_[1])
         return torch.cat([given, other.flip(1)], dim=-1), []

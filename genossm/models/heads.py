@@ -71,7 +71,9 @@ class LanguageModel(Model):
         if not self.config.rc_equivariant:
             return ModelOutput(self.lm_head(hidden), hidden, state)
         given, other = hidden.chunk(2, dim=-1)
-        return ModelOutput(self.lm_head(given) + self.lm_head(other)[..., self.complement], hidden, state)
+        # in its own reading order: the same rows of the same product as when this strand is the given one
+        vote = self.lm_head(other.flip(1)).flip(1)[..., self.complement]
+        return ModelOutput(self.lm_head(given) + vote, hidden, state)
 
 
 class SequenceClassifier(Model):

@@ -1,0 +1,189 @@
+"""The five laws of the design: every mixer, both directions, float64 and float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from genossm.config import ModelConfig
+from genossm.models import build_model
+from genossm.models.bidirectional import Bidirectional
+from genossm.models.mixers import MIXERS, build_mixer
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
+D_MODEL, SEQLEN = 12, 75
+
+
+@pytest.fixture(params=sorted(MIXERS))
+def mixer_name(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=[torch.float64, torch.float32], ids=["float64", "float32"])
+def dtype(request) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def seed() -> Iterator[None]:
+    torch.manual_seed(0)
+    yield
+
+
+def config(name: str, **changes) -> ModelConfig:
+    return ModelConfig(**{"d_model": D_MODEL, "n_layer": 2, "mixer": name, "d_state": 6, **changes})
+
+
+def close(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
+    scale = max(a.abs().max().item(), 1e-3)
+    return (a - b).abs().max().item() <= TOLERANCE[dtype] * scale
+
+
+def gradients(loss: Tensor, module: torch.nn.Module, *inputs: Tensor) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, [*inputs, *module.parameters()]))
+
+
+def weigh(y: Tensor) -> Tensor:
+    return (y * torch.sin(torch.arange(y.numel(), dtype=y.dtype)).view_as(y)).sum()
+
+
+def test_law_1_forward_equals_the_folded_steps(mixer_name: str, dtype: torch.dtype) -> None:
+    mixer = build_mixer(config(mixer_name)).to(dtype)
+    x = torch.randn(2, 20, D_MODEL, dtype=dtype)
+    y, last = mixer(x)
+    state, steps = mixer.init_state(2), []
+    for t in range(x.shape[1]):
+        y_t, state = mixer.step(x[:, t], state)
+        steps.append(y_t)
+    assert close(y, torch.stack(steps, dim=1), dtype)
+    assert all(close(a, b, dtype) for a, b in zip(last, state, strict=True))
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64])
+def test_law_2_chunks_with_carried_state_equal_one_pass(mixer_name: str, dtype: torch.dtype, chunk: int) -> None:
+    mixer = build_mixer(config(mixer_name)).to(dtype)
+    x = torch.randn(2, SEQLEN, D_MODEL, dtype=dtype, requires_grad=True)
+    whole, last = mixer(x)
+    state, parts = None, []
+    for piece in x.split(chunk, dim=1):
+        y, state = mixer(piece, state=state)
+        parts.append(y)
+    assert close(whole, torch.cat(parts, dim=1), dtype)
+    assert state is not None
+    assert all(close(a, b, dtype) for a, b in zip(last, state, strict=True))
+    for a, b in zip(
+        gradients(weigh(whole), mixer, x), gradients(weigh(torch.cat(parts, dim=1)), mixer, x), strict=True
+    ):
+        assert close(a, b, dtype)
+
+
+@pytest.mark.parametrize("chunk", [7, 64])
+def test_law_2_bidirectional_sweeps_equal_one_pass(mixer_name: str, dtype: torch.dtype, chunk: int) -> None:
+    mixer = Bidirectional(build_mixer(config(mixer_name))).to(dtype)
+    x = torch.randn(2, SEQLEN, D_MODEL, dtype=dtype, requires_grad=True)
+    whole, _ = mixer(x)
+    pieces = x.split(chunk, dim=1)
+    forward, state = [], None
+    for piece in pieces:
+        y, state = mixer.sweep(piece, "forward", state)
+        forward.append(y)
+    backward, state = [], None
+    for piece in reversed(pieces):
+        y, state = mixer.sweep(piece, "backward", state)
+        backward.insert(0, y)
+    combined = [mixer.combine(p, f, b) for p, f, b in zip(pieces, forward, backward, strict=True)]
+    swept = torch.cat(combined, dim=1)
+    assert close(whole, swept, dtype)
+    for a, b in zip(gradients(weigh(whole), mixer, x), gradients(weigh(swept), mixer, x), strict=True):
+        assert close(a, b, dtype)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize(("left", "right"), [(0, 9), (5, 0), (3, 70)])
+def test_law_3_padding_changes_nothing(
+    mixer_name: str, dtype: torch.dtype, bidirectional: bool, left: int, right: int
+) -> None:
+    mixer = build_mixer(config(mixer_name))
+    block = (Bidirectional(mixer) if bidirectional else mixer).to(dtype)
+    x = torch.randn(2, 30, D_MODEL, dtype=dtype, requires_grad=True)
+    padded = torch.randn(2, left + 30 + right, D_MODEL, dtype=dtype)
+    padded[:, left : left + 30] = x.detach()
+    padded.requires_grad_()
+    mask = torch.zeros(2, left + 30 + right, dtype=torch.bool)
+    mask[:, left : left + 30] = True
+    alone, alone_state = block(x)
+    among, among_state = block(padded, mask=mask)
+    kept = among[:, left : left + 30]
+    assert close(alone, kept, dtype)
+    pairs = zip(alone_state, among_state, strict=True)
+    for a, b in [p for one, other in pairs for p in zip(one, other, strict=True)] if bidirectional else pairs:
+        assert close(a, b, dtype)
+    ours, theirs = gradients(weigh(alone), block, x), gradients(weigh(kept), block, padded)
+    assert close(ours[0], theirs[0][:, left : left + 30], dtype)
+    assert theirs[0][~mask].abs().max() == 0
+    assert all(close(a, b, dtype) for a, b in zip(ours[1:], theirs[1:], strict=True))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
+def test_law_3_packing_changes_nothing(mixer_name: str, dtype: torch.dtype, bidirectional: bool) -> None:
+    mixer = build_mixer(config(mixer_name))
+    block = (Bidirectional(mixer) if bidirectional else mixer).to(dtype)
+    lengths = [1, 30, 2, 17, 64]
+    x = torch.randn(1, sum(lengths), D_MODEL, dtype=dtype, requires_grad=True)
+    segments = torch.repeat_interleave(torch.arange(5), torch.tensor(lengths))[None]
+    packed, _ = block(x, segments=segments)
+    separate = torch.cat([block(piece)[0] for piece in x.split(lengths, dim=1)], dim=1)
+    assert close(separate, packed, dtype)
+    for a, b in zip(gradients(weigh(separate), block, x), gradients(weigh(packed), block, x), strict=True):
+        assert close(a, b, dtype)
+
+
+def test_law_3_a_record_does_not_depend_on_its_batch(mixer_name: str, dtype: torch.dtype) -> None:
+    model = build_model(config(mixer_name), num_labels=3).to(dtype).eval()
+    records = [torch.randint(7, 11, (n,)) for n in (1, 40, 77, 13)]
+    ids = torch.full((4, 77), 4)
+    mask = torch.zeros(4, 77, dtype=torch.bool)
+    for row, record in enumerate(records):
+        ids[row, : len(record)], mask[row, : len(record)] = record, True
+    together = model(ids, mask).logits
+    alone = torch.cat([model(record[None]).logits for record in records])
+    assert close(alone, together, dtype)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
+def test_law_4_causality_and_receptive_field(mixer_name: str, dtype: torch.dtype, bidirectional: bool) -> None:
+    """A causal mixer shows a change from its place on, a bidirectional one everywhere; flags say which."""
+    mixer = build_mixer(config(mixer_name))
+    block = (Bidirectional(mixer) if bidirectional else mixer).to(dtype)
+    x = torch.randn(1, 40, D_MODEL, dtype=dtype)
+    changed = x.clone()
+    changed[:, 20] += 1
+    moved = (block(x)[0] - block(changed)[0]).abs().amax(dim=(0, 2))
+    assert block.causal is not bidirectional
+    assert (moved[20:] > 0).all()
+    assert (moved[:20] > 0).all() if bidirectional else moved[:20].max() <= TOLERANCE[dtype]
+
+
+def test_law_5_reverse_complement_equivariance(mixer_name: str, dtype: torch.dtype) -> None:
+    """Exactly: the logits of the other strand are the complement's logits, reversed."""
+    model = build_model(config(mixer_name, rc_equivariant=True)).to(dtype).eval()
+    ids = torch.randint(7, 12, (3, SEQLEN))
+    logits = model(ids).logits
+    other = model(model.complement[ids].flip(1)).logits
+    assert torch.equal(other.flip(1)[..., model.complement], logits)
+    classifier = build_model(config(mixer_name, rc_equivariant=True), num_labels=2).to(dtype).eval()
+    assert close(classifier(ids).logits, classifier(model.complement[ids].flip(1)).logits, dtype)
+
+
+def test_a_mixer_that_cannot_refuses() -> None:
+    block = Bidirectional(build_mixer(config("mamba")))
+    with pytest.raises(ValueError, match="cannot step token by token"):
+        block.step(torch.randn(1, D_MODEL), block.init_state(1))
+    model = build_model(config("mamba", rc_equivariant=True))
+    with pytest.raises(ValueError, match="takes no state"):
+        model(torch.randint(7, 11, (1, 5)), state=[None])
+    with pytest.raises(ValueError, match="not packed segments"):
+        build_model(config("mamba"), num_labels=2)(torch.randint(7, 11, (1, 5)), segments=torch.zeros(1, 5))
