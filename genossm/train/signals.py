@@ -22,9 +22,13 @@ class StopRequest:
     ends the process without another word: every file under its final name is whole at any time.
 
     Outside the main thread, where Python delivers no signals, it hears nothing.
+
+    Args:
+        unheld: in words, what the state is before :meth:`hold`, for the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unheld: str = "training had not begun; the same command starts it again") -> None:
+        self._unheld = unheld
         self.received: signal.Signals | None = None
         self._held = False
         self._before: dict[signal.Signals, Any] = {}
@@ -62,4 +66,4 @@ class StopRequest:
             os._exit(128 + number)
         self.received = signal.Signals(number)
         if not self._held:
-            raise self.error("training had not begun; the same command starts it again")
+            raise self.error(self._unheld)
