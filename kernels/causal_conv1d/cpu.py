@@ -7,17 +7,14 @@ step. ``since`` counts the tokens since a segment's first one, up to width - 1: 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from genossm.kernels.vector import LANES, fma, load, sigmoid, splat, store
+from genossm.kernels.vector import LANES, compiled, fma, load, sigmoid, splat, store
 
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)
 
-_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 
-
-@njit(**_OPTIONS)
+@compiled
 def _sum_of_taps(
     x, weight, bias, taps, has_taps, mask, has_mask, x0, xs, m0, ms, h0, dim, channel, t, open_taps, width
 ):
@@ -33,7 +30,7 @@ def _sum_of_taps(
     return acc
 
 
-@njit(**_OPTIONS)
+@compiled
 def forward_task(
     x, weight, bias, taps, mask, since, y, xs, ys, ms, x0, y0, m0, h0, dim, channel, groups, width, seqlen,
     has_taps, has_mask, has_since, silu,
@@ -54,7 +51,7 @@ def forward_task(
             store(y, y0 + t * ys + c, acc)
 
 
-@njit(**_OPTIONS)
+@compiled
 def backward_task(
     x, weight, bias, taps, mask, since, dy, dx, dtaps, dweight, dbias, xs, dys, dxs, ms, x0, dy0, dx0, m0, h0, w0,
     dim, channel, groups, width, seqlen, has_taps, has_mask, has_since, silu,

@@ -11,19 +11,16 @@ Units inside: the decay is exp2(delta * a) with a = A / ln 2, and tiles are inde
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from genossm.kernels.vector import LANES, decay, fma, load, load_splat, sigmoid, softplus, splat, store, total
+from genossm.kernels.vector import LANES, compiled, decay, fma, load, load_splat, sigmoid, softplus, splat, store, total
 
 TILE = 64
 LN2 = np.float32(0.6931471805599453)
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)
 
-_OPTIONS = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 
-
-@njit(inline="always", **_OPTIONS)
+@compiled
 def _prepare(u, dt, bias, mask, softplus_on, has_mask, u0, dt0, m0, us, dts, ms, bias0, count, groups, delta, du):
     """delta and delta * u of a tile, (groups, TILE, LANES) each."""
     for k in range(count):
@@ -41,7 +38,7 @@ def _prepare(u, dt, bias, mask, softplus_on, has_mask, u0, dt0, m0, us, dts, ms,
                 store(du, o, x * load(u, u0 + k * us + g * LANES))
 
 
-@njit(**_OPTIONS)
+@compiled
 def _recur(delta, du, y, o, a, a0, B, C, b0, c0, bs, cs, reset, r0, rs, has_reset, h, h0, n_state, count):
     """One group of lanes through one tile: y, and the state in ``h`` moves on."""
     for k in range(count):
@@ -65,7 +62,7 @@ def _recur(delta, du, y, o, a, a0, B, C, b0, c0, bs, cs, reset, r0, rs, has_rese
         store(y, o + k * LANES, even + odd)
 
 
-@njit(**_OPTIONS)
+@compiled
 def forward_task(
     u, dt, a, B, C, D, z, bias, mask, reset, state, y, borders,
     us, dts, bs, cs, zs, ys, ms, u0, dt0, b0, c0, z0, y0, m0,
@@ -103,7 +100,7 @@ def forward_task(
                 store(y, y0 + t * ys + c, value)
 
 
-@njit(**_OPTIONS)
+@compiled
 def _recompute(
     delta, du, y, o, a, a0, B, C, b0, c0, bs, cs, reset, r0, rs, has_reset, borders, h0, n_state, count, H, E, need_y
 ):  # fmt: skip
@@ -133,7 +130,7 @@ def _recompute(
             store(y, o + k * LANES, acc)
 
 
-@njit(**_OPTIONS)
+@compiled
 def _backtrack(
     delta, du, go, gdelta, gu, o, a, a0, B, C, b0, c0, bs, cs, n_state, count, H, E, carry, carry0, dA, gB, gC
 ):
@@ -164,7 +161,7 @@ def _backtrack(
         store(gdelta, o + k * LANES, sum_delta * splat(LN2))
 
 
-@njit(**_OPTIONS)
+@compiled
 def backward_task(
     u, dt, a, B, C, D, z, bias, mask, reset, borders, dy, dstate, du_, ddt_, dz_, dB, dC, dA, dD, dbias,
     us, dts, bs, cs, zs, dys, ms, gus, gds, gzs, u0, dt0, b0, c0, z0, dy0, m0, gu0, gd0, gz0,

@@ -5,6 +5,8 @@ Names, shapes and initial values are those of the official ``mamba_simple.py``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +50,7 @@ class MambaCore(Core):
     ) -> tuple[Tensor, State]:
         """See :class:`Core`. Padding is zeroed before the convolution and its time step is zero after it."""
         taps, h = (None, None) if state is None else state
-        where = {"mask": mask, "segments": segments, "reverse": reverse}
+        where: Any = {"mask": mask, "segments": segments, "reverse": reverse}
         x, taps = causal_conv1d(x, self.conv_weight, self.conv_bias, initial_taps=taps, **where)
         dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
         y, h = selective_scan(
