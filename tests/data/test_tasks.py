@@ -1,0 +1,90 @@
+"""Tables of labelled sequences: as people write them, and what is said when they are wrong."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from genossm.data.tasks import read_table
+from genossm.errors import GenoSSMError
+
+
+def _table(folder: Path, text: str | bytes) -> Path:
+    path = folder / "t.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sequence,label\nACGT,0\nacgn,1\n",
+        "label\tid\tsequence\n0\tx\tACGT\n1\ty\tACGN\n",
+        "﻿Seq;Class\r\nACGT;0\r\nACGN;1",
+        "sequence,label\rACGT,0\rACGN,1\r",
+        '\n"sequence","label"\n\n"ACGT","0"\n" ACGN "," 1"\n\n',
+        gzip.compress(b"sequence,label\nACGT,0\nACGN,1\n"),
+    ],
+)
+def test_tables_as_people_write_them(tmp_path: Path, text: str | bytes) -> None:
+    table = read_table(_table(tmp_path, text))
+    assert (table.sequences, table.labels, len(table)) == (["ACGT", "ACGN"], ["0", "1"], 2)
+
+
+def test_named_columns_and_lines(tmp_path: Path) -> None:
+    path = _table(tmp_path, 'a,b,note\nACGT,x,"two\nlines"\n\nRYK,y,\n')
+    table = read_table(path, sequence_column="A", label_column="b")
+    assert (table.sequences, table.labels, table.lines) == (["ACGT", "RYK"], ["x", "y"], [2, 5])
+
+
+def test_a_sequence_of_a_megabase(tmp_path: Path) -> None:
+    table = read_table(_table(tmp_path, f"sequence,label\n{'ACGT' * 250_000},a\nA,b\n"))
+    assert len(table.sequences[0]) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "t.csv: E_EMPTY_FILE the file is empty"),
+        ("\n \n", "t.csv: E_EMPTY_FILE the file is empty"),
+        ("sequence,label\n", "t.csv: E_EMPTY_FILE no row below the header"),
+        ("seq_1,label\nA,0\n", "t.csv:1: no column 'sequence' or 'seq' or"),
+        ("ACGT,0\nACGA,1\n", "the first line must name the columns, and it names: ACGT, 0"),
+        (
+            "sequence,score\nA,0\n",
+            "for the labels; the first line must name the columns, and it names: sequence, score",
+        ),
+        ("sequence,label,Label\nA,0,1\n", "t.csv:1: column 'label' stands twice"),
+        ("sequence,label\nA,0\nC\n", "t.csv:3: 1 fields, but the header has 2"),
+        ("sequence,label\nA,0\nC, \n", "t.csv:3: the label is empty"),
+        ("sequence,label\n,0\nC,1\n", "t.csv:2: the sequence is empty"),
+        ("sequence,label\nA,0\nACXG,1\n", "t.csv:3: col 3: E_BAD_CHAR 'X' in the sequence is no nucleotide letter"),
+        ("sequence,label\nA,0\nACé,1\n", "t.csv:3: col 3: E_BAD_CHAR"),
+        ("sequence,label\nA,0\nACU,1\n", "t.csv:3: col 3: E_RNA 'U' in the sequence is no nucleotide letter; write T"),
+        ("sequence,label\nA,0\nC,0\n", "t.csv: all rows have the label '0'"),
+        ("sequence,label\nA,0.1\nC,0.2\nG,0.3\n", "t.csv: 3 labels in 3 rows; is 'label' the column of labels?"),
+        ('sequence,label\nA,0\n"C,1\n', "t.csv:3: not a valid table"),
+        (b"sequence,label\nA,\xe9\n", "t.csv:2: E_ENCODING"),
+        ("sequence,label\nA,0\nC,1\n".encode("utf-16"), "t.csv:1: E_ENCODING"),
+        (gzip.compress(b"sequence,label\nA,0\nC,1\n")[:-3], "t.csv: E_TRUNCATED_GZ"),
+    ],
+)
+def test_faults(tmp_path: Path, text: str | bytes, message: str) -> None:
+    with pytest.raises(GenoSSMError) as caught:
+        read_table(_table(tmp_path, text))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_column_for_both(tmp_path: Path) -> None:
+    with pytest.raises(GenoSSMError, match="same column"):
+        read_table(_table(tmp_path, "a,b\nA,C\n"), "a", "a")
+
+
+def test_a_benchmark(shared: Path) -> None:
+    table = read_table(shared / "data/tasks/gue/mouse/3/train.csv.gz")
+    assert len(table) == 1904
+    assert {len(sequence) for sequence in table.sequences} == {101}
+    assert set(table.labels) == {"0", "1"}
