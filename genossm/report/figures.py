@@ -138,7 +138,7 @@ def roc_curves(
     curves: Mapping[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]], areas: Mapping[str, float | None]
 ) -> Figure:
     """ROC curves by name: (false positive rates, true positive rates); the areas stand in the legend."""
-    figure, axes = _axes(3.9, 3.6)
+    figure, axes = _axes(3.1, 3.0)
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle=":", linewidth=1)
     for (name, (false_rate, true_rate)), color in zip(curves.items(), PALETTE * 9, strict=False):
         area = areas.get(name)
@@ -151,23 +151,23 @@ def roc_curves(
 
 
 @_picture
-def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str]) -> Figure:
+def confusion(matrix: Sequence[Sequence[int]], labels: Sequence[str], title: str) -> Figure:
     """Counts by true class (row) and predicted class (column); the shade is the share of the row."""
     counts = np.asarray(matrix, dtype=np.int64)
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    size = 2.2 + 0.55 * len(labels)
-    figure, axes = _axes(size + 0.5, size)
+    size = 1.0 + 0.5 * len(labels)
+    figure, axes = _axes(size, size + 0.15)
     axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
     for row, column in np.ndindex(*counts.shape):
         color = "white" if share[row, column] > 0.55 else INK
         text = f"{counts[row, column]:,}\n{share[row, column]:.0%}"
-        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=9)
-    axes.set_xticks(range(len(labels)), labels)
-    axes.set_yticks(range(len(labels)), labels)
+        axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    axes.set_xticks(range(len(labels)), labels, fontsize=8)
+    axes.set_yticks(range(len(labels)), labels, fontsize=8, rotation=90, va="center")
     axes.grid(visible=False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set(title="Confusion, test split", xlabel="predicted", ylabel="true")
+    axes.set(title=title, xlabel="predicted", ylabel="true")
     return figure
 
 

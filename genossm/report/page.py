@@ -31,7 +31,7 @@ p { margin: 8px 0; max-width: 84ch }
 .tile .note { color: var(--muted); font-size: 13px; line-height: 1.4 }
 .good .value { color: var(--good) }
 .bad .value { color: var(--bad) }
-.figures { display: flex; flex-wrap: wrap; gap: 18px; align-items: flex-start; margin: 12px 0 }
+.figures { display: flex; flex-wrap: wrap; gap: 10px 16px; align-items: flex-end; margin: 12px 0 }
 .figures img { max-width: 100%; height: auto }
 .scroll { overflow-x: auto }
 table { border-collapse: collapse; font-size: 13.5px; margin: 8px 0; min-width: 45% }
@@ -92,7 +92,7 @@ def figures(*pictures: tuple[str, str]) -> Html:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[object]], *, numeric: Iterable[int] = (), ours: int | None = None
 ) -> Html:
-    """A table; columns in ``numeric`` are set flush right, and the row ``ours`` stands out."""
+    """A table (without ``head``: no header row); columns in ``numeric`` are flush right, row ``ours`` stands out."""
     right = set(numeric)
 
     def cells(values: Sequence[object], tag: str) -> str:
@@ -101,9 +101,8 @@ def table(
 
     marks = (' class="ours"' if place == ours else "" for place in itertools.count())
     body = "".join(f"<tr{mark}>{cells(row, 'td')}</tr>" for mark, row in zip(marks, rows, strict=False))
-    return Html(
-        f'<div class="scroll"><table><thead><tr>{cells(head, "th")}</tr></thead><tbody>{body}</tbody></table></div>'
-    )
+    top = f"<thead><tr>{cells(head, 'th')}</tr></thead>" if head else ""
+    return Html(f'<div class="scroll"><table>{top}<tbody>{body}</tbody></table></div>')
 
 
 @dataclass(frozen=True)

@@ -25,12 +25,14 @@ rule report:
         pretrain=f"{RESULTS}/pretrain/{MODEL}/metrics.json",
         task=expand(f"{RESULTS}/tasks/{{task}}/task.json", task=TASKS),
         finetune=expand(f"{RESULTS}/finetune/{{task}}/metrics.json", task=TASKS),
-        score=expand(f"{RESULTS}/score/{{name}}.tsv", name=SETTINGS.score.inputs),
-        classes=expand(
-            f"{RESULTS}/score/{{name}}.{{task}}.tsv",
-            name=SETTINGS.score.inputs,
-            task=TASKS,
-        ),
+        score=[
+            *expand(f"{RESULTS}/score/{{name}}.tsv", name=SETTINGS.score.inputs),
+            *expand(
+                f"{RESULTS}/score/{{name}}.{{task}}.tsv",
+                name=SETTINGS.score.inputs,
+                task=TASKS,
+            ),
+        ],
         benchmark=expand(f"{RESULTS}/benchmarks/{{job}}.tsv", job=BENCHMARKS),
     output:
         html=f"{RESULTS}/report.html",
