@@ -1,0 +1,67 @@
+"""From a checkpoint folder to a model that runs: shared by all stages that use one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from genossm.config import ModelConfig
+from genossm.errors import GenoSSMError
+from genossm.models import LanguageModel, SequenceClassifier, build_model
+from genossm.train.checkpoint import CONFIG, WEIGHTS, load_weights
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name: ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        GenoSSMError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise GenoSSMError(f"device: {name!r} is no device; use auto, cpu, cuda or cuda:0 ...") from None
+    if name == "cpu":
+        return device
+    if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
+        return device
+    raise GenoSSMError(f"device: there is no {name} here ({torch.cuda.device_count()} CUDA devices); use auto or cpu")
+
+
+def load_model(
+    folder: Path, device: torch.device | str = "cpu"
+) -> tuple[LanguageModel | SequenceClassifier, dict[str, Any]]:
+    """The model of a checkpoint folder in evaluation mode on ``device``, and the folder's ``config.json``.
+
+    Every byte is checked against the manifest before it is used, and nothing in the folder is executed.
+
+    Raises:
+        GenoSSMError: the folder is missing, unfinished, damaged, or not ours; the message names the file.
+    """
+    config, weights = load_weights(folder)
+    try:
+        shape = ModelConfig.model_validate(config["model"])
+    except ValidationError as error:
+        fault = error.errors()[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise GenoSSMError(f"model.{key}: {fault['msg']}", path=folder / CONFIG) from None
+    labels = config.get("labels") if config["kind"] == "classifier" else None
+    model = build_model(shape) if labels is None else build_model(shape, len(labels))
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        if name not in weights:
+            fault_text = f"has no tensor {name}"
+        elif name not in expected:
+            fault_text = f"holds a tensor {name} that is not part of the model in {CONFIG}"
+        elif weights[name].shape != expected[name].shape:
+            fault_text = f"{name} has shape {tuple(weights[name].shape)}, {CONFIG} asks {tuple(expected[name].shape)}"
+        else:
+            continue
+        raise GenoSSMError(fault_text, path=folder / WEIGHTS)
+    model.load_state_dict(weights)
+    return model.to(device).eval(), config
