@@ -129,11 +129,14 @@ def _backward_fake(
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:6])
     ctx.options = inputs[6:]
 
 
-def _backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+def _backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
+    if dy is None:
+        return (None,) * 8
     dx, dweight, dbias, dtaps = conv_backward(dy, *ctx.saved_tensors, *ctx.options)
     return dx, dweight, dbias, None if ctx.saved_tensors[3] is None else dtaps, None, None, None, None
 

@@ -161,6 +161,7 @@ def _backward_fake(
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     *tensors, dt_softplus, reverse, _save = inputs
     u, dt, A, B, C, D, z, dt_bias, _state, mask, reset = tensors
+    ctx.set_materialize_grads(False)
     ctx.save_for_backward(u, dt, A, B, C, D, z, dt_bias, mask, reset, output[2])
     ctx.options = (dt_softplus, reverse)
     ctx.mark_non_differentiable(output[2])
