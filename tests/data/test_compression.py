@@ -10,6 +10,7 @@ import lzma
 import random
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,7 @@ def test_a_plain_member_in_bgzf_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pack", [bz2.compress, lzma.compress, lambda text: b"\x28\xb5\x2f\xfd" + text])
-def test_other_packings_are_named(tmp_path: Path, pack) -> None:
+def test_other_packings_are_named(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
     with pytest.raises(GenoSSMError, match=r"E_COMPRESSION compressed by (bzip2|xz|zstd)"):
         list(TextSource(_write(tmp_path, pack(TEXT))))
 

@@ -72,7 +72,9 @@ LINES = st.one_of(
 
 @given(st.lists(LINES, max_size=12), st.sampled_from(["\n", "\r\n"]), st.booleans(), st.sampled_from(OPTIONS))
 @settings(max_examples=300, deadline=None)
-def test_the_pieces_of_the_text_make_no_difference(lines: list[str], end: str, final: bool, options) -> None:
+def test_the_pieces_of_the_text_make_no_difference(
+    lines: list[str], end: str, final: bool, options: FastaOptions
+) -> None:
     text = (end.join([">r", *lines]) + end * final).encode()
     whole = _events(text, options, len(text))
     for step in (1, 2, 5):
