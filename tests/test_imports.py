@@ -13,7 +13,7 @@ import pytest
 LEAVES = {"config", "errors", "files", "progress", "vocab"}
 MAY_IMPORT = {
     "cli": {"errors"},  # stages by name, when one is chosen
-    "stages": {"stages", "data", "models", "train", "metrics", "baselines", "report", *LEAVES},
+    "stages": {"stages", "data", "models", "kernels", "train", "metrics", "baselines", "report", *LEAVES},
     "report": {"report", "metrics", *LEAVES},
     "data": {"data", *LEAVES},
     "models": {"models", "kernels", *LEAVES},

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from genossm.config import ModelConfig
 from genossm.errors import GenoSSMError
+from genossm.kernels.memory import keep_freed_memory
 from genossm.models import LanguageModel, SequenceClassifier, build_model
 from genossm.train.checkpoint import CONFIG, WEIGHTS, load_weights
 
@@ -17,16 +18,19 @@ from genossm.train.checkpoint import CONFIG, WEIGHTS, load_weights
 def pick_device(name: str) -> torch.device:
     """The device of a name: ``auto`` is CUDA where there is one, else the CPU.
 
+    For the CPU the process is told to keep the memory it frees, which saves a page fault for every 4 KiB of a tensor.
+
     Raises:
         GenoSSMError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError:
         raise GenoSSMError(f"device: {name!r} is no device; use auto, cpu, cuda or cuda:0 ...") from None
     if name == "cpu":
+        keep_freed_memory()
         return device
     if device.type == "cuda" and (device.index or 0) < torch.cuda.device_count():
         return device
