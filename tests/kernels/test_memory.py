@@ -10,7 +10,7 @@ import resource
 from genossm.kernels.memory import keep_freed_memory
 taken = keep_freed_memory() if {tuned} else False
 import torch
-for _ in range(3):
+for _ in range(12):
     torch.ones(1 << 23)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
