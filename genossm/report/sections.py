@@ -21,13 +21,15 @@ CLASSIFIERS = {"fine_tuned": "fine-tuned", "kmer_lr": "k-mer regression", "from_
 MAP_ROWS = 40
 
 
-def number(value: object, digits: int = 4) -> str:
-    """A figure for a table: thousands separated, floats rounded, a dash for what is not there."""
+def number(value: object, digits: int | None = None) -> str:
+    """A figure for a table: thousands separated, floats rounded (4 digits, 1 from 100 on), a dash for None."""
     if value is None:
         return "–"
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.{digits if digits is not None else 1 if abs(value) >= 100 else 4}f}"
 
 
 def with_interval(judged: Mapping[str, Any], name: str) -> str:
@@ -115,27 +117,36 @@ def task(
         predictions: classifier: its probabilities on the test split, for the ROC curves (two classes).
     """
     labels = [str(label) for label in metrics["labels"]]
-    judged = {"fine_tuned": metrics["test"], **{who: of for who, of in metrics.get("baselines", {}).items() if of}}
+    split = metrics["judged"]
+    ours, baselines = metrics[split], metrics["baselines"]
+    judged = {"fine_tuned": ours, **baselines}
     rows = [(CLASSIFIERS.get(who, who), *(with_interval(of, key) for key in METRICS)) for who, of in judged.items()]
-    ours, kmer = metrics["test"], judged.get("kmer_lr")
+    gains = [(f"over {CLASSIFIERS.get(who, who)}", with_interval(of["gain"], "mcc")) for who, of in baselines.items()]
     drawn = []
     if len(labels) == 2 and predictions:
         curves = {CLASSIFIERS[who]: roc_points(p.labels == 1, p.probabilities[:, 1]) for who, p in predictions.items()}
         areas = {CLASSIFIERS[who]: judged[who]["auroc"] for who in predictions if who in judged}
-        drawn.append((figures.roc_curves(curves, areas), f"ROC curves of the test split, {name}"))
+        drawn.append((figures.roc_curves(curves, areas), f"ROC curves of the {split} split, {name}"))
     for who, of in judged.items():
         if "confusion" in of:
             title = CLASSIFIERS.get(who, who)
             drawn.append((figures.confusion(of["confusion"], labels, title), f"Confusion matrix, {title}, {name}"))
+    leak = metrics["leak"]
     parts = [
         paragraph(
-            f"Test split, {number(ours['n'])} sequences, with 95 % bootstrap intervals. Classes: {', '.join(labels)}."
+            f"{split.capitalize()} split, {number(ours['n'])} sequences, with 95 % bootstrap intervals. "
+            f"Classes: {', '.join(labels)}. {number(leak['shared'])} sequences share {leak['k']} bp or more with a "
+            f"training sequence, {number(leak['identical'])} are identical to one; MCC without them "
+            f"{number(leak['mcc_without'], 3)}."
         ),
         pictures(*drawn),
         table(["", *(NAMES[key] for key in METRICS)], rows, numeric=range(1, 1 + len(METRICS)), ours=0),
     ]
+    if gains:
+        parts.append(table(["gain in MCC of the fine-tuned model, on the same resamples", ""], gains, numeric=(1,)))
     if about:
         parts += [heading("Where the sequences come from"), facts(about)]
+    kmer = baselines.get("kmer_lr")
     note = f"k-mer regression {kmer['mcc']:.3f}" if kmer else "no baseline"
     better = ours["mcc"] > kmer["mcc"] if kmer else None
     return Section(f"task-{name}", f"Task: {name}", parts), Tile(f"MCC, {name}", f"{ours['mcc']:.3f}", note, better)

@@ -134,7 +134,7 @@ def build(sources: Sources) -> str:
 
 def _folder(path: Path) -> Path:
     """A folder, given itself or by a file in it."""
-    return path if path.is_dir() else path.parent
+    return path.parent if path.suffix == ".json" else path
 
 
 def command(

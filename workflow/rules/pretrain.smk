@@ -1,5 +1,5 @@
-# The checkpoints and the metrics of a run under way lie beside the outputs and are not declared: Snakemake removes
-# declared outputs when a job starts or fails, and a run that was cut short goes on from its newest checkpoint.
+# The checkpoints of a run under way lie beside the outputs and are not declared: Snakemake removes declared outputs when
+# a job starts or fails. A run that was cut short goes on from its newest checkpoint, which holds the history as well.
 rule pretrain:
     input:
         tokens=f"{RESULTS}/tokens/{GENOME}.h5",
@@ -9,6 +9,7 @@ rule pretrain:
         config=f"{RESULTS}/pretrain/{{model}}/config.json",
         manifest=f"{RESULTS}/pretrain/{{model}}/MANIFEST.json",
         metrics=f"{RESULTS}/pretrain/{{model}}/metrics.json",
+        history=f"{RESULTS}/pretrain/{{model}}/metrics.jsonl",
         baselines=f"{RESULTS}/pretrain/{{model}}/baselines.json",
     log:
         f"{RESULTS}/logs/pretrain/{{model}}.log",
