@@ -29,7 +29,7 @@ from genossm import vocab
 
 UNIFORM = float(np.log(4))
 """Loss of a model that knows nothing, in nats per base."""
-STRENGTHS = (1.0, 4.0, 16.0, 64.0, 256.0)
+STRENGTHS = (1.0, 4.0, 16.0, 64.0, 256.0, 1024.0)
 """What the strength of the back-off is chosen from."""
 
 _HIDDEN = 4
@@ -42,6 +42,7 @@ _DENSE = 8
 _DIRECT = 10
 """Contexts of up to so many bases are found by a table of 4^bases, longer ones by bisection."""
 
+Tokens = npt.NDArray[np.uint8]
 Shape = tuple[int, int]
 Codes = npt.NDArray[np.uint8]
 
@@ -158,7 +159,7 @@ class CountBaseline:
 
     @classmethod
     def ask(
-        cls, input_ids: npt.NDArray[np.integer], tokens: Codes, targets: npt.NDArray[np.bool_], k: int
+        cls, input_ids: npt.NDArray[np.integer], tokens: Tokens, targets: npt.NDArray[np.bool_], k: int
     ) -> Questions:
         """The questions of a batch.
 
@@ -177,7 +178,7 @@ class CountBaseline:
         right = padded[row[:, None], col[:, None] + k + far] if cls.right_sided else none
         return Questions(left, right, _CODE[tokens[row, col]])
 
-    def add(self, tokens: Codes, *, both_strands: bool) -> None:
+    def add(self, tokens: Tokens, *, both_strands: bool) -> None:
         """Count a stretch of training sequence, token ids, uint8, shape (n,); N and special tokens are gaps."""
         for codes in _strands(_CODE[tokens], both_strands):
             for start in range(0, len(codes), _CHUNK):
@@ -328,8 +329,8 @@ def score_baseline(
     kind: type[CountBaseline],
     scored: Questions,
     tuning: Questions,
-    train: Iterable[Codes],
-    tuning_stretches: Iterable[Codes],
+    train: Iterable[Tokens],
+    tuning_stretches: Iterable[Tokens],
     *,
     both_strands: bool,
 ) -> BaselineLosses:

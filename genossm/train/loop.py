@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,16 @@ class LoopSettings:
     seed: int
 
 
+class StepLoss(NamedTuple):
+    """What a batch gives: a scalar to minimize, with its graph, and the scalar to show for it.
+
+    The two differ where the objective weighs bases or asks easy questions: ``shown`` is what compares with validation.
+    """
+
+    objective: Tensor
+    shown: Tensor
+
+
 class Task(Protocol):
     """What is trained for. All of it must follow from (seed, step); nothing may be remembered between the calls."""
 
@@ -58,8 +68,8 @@ class Task(Protocol):
     def bases_per_step(self) -> int:
         """bp that one step reads."""
 
-    def loss(self, model: nn.Module, step: int) -> Tensor:
-        """The loss of batch ``step`` (from 0), a scalar with its graph."""
+    def loss(self, model: nn.Module, step: int) -> StepLoss:
+        """The loss of batch ``step`` (from 0)."""
 
     def validate(self, model: nn.Module, stopped: Callable[[], bool]) -> dict[str, float] | None:
         """Figures for the log, among them ``valid_loss``; None when ``stopped`` said so on the way."""
@@ -139,8 +149,8 @@ class Trainer:
         set_learning_rate(self.optimizer, rate)
         self.optimizer.zero_grad()
         loss = self.task.loss(self.model, self.step)
-        loss_value = self._finite(loss, "the loss")
-        loss.backward()
+        objective, shown = self._finite(loss.objective, "the loss"), self._finite(loss.shown, "the loss")
+        loss.objective.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), settings.grad_clip)
         norm_value = self._finite(norm, "the gradient norm")
         self.optimizer.step()
@@ -149,9 +159,9 @@ class Trainer:
         self.seconds += seconds
         speed = self.task.bases_per_step / seconds
         if self.step % max(1, settings.steps // LOG_LINES) == 0 or self.step in (1, settings.steps):
-            log.write(self.step, loss=loss_value, lr=rate, grad_norm=norm_value)
+            log.write(self.step, loss=shown, objective=objective, lr=rate, grad_norm=norm_value)
             log.speed(self.step, speed)
-        display.update(self.step, loss_value, speed)
+        display.update(self.step, shown, speed)
 
     def _finite(self, value: Tensor, name: str) -> float:
         number = float(value.detach())

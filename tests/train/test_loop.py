@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from genossm.errors import GenoSSMError
 from genossm.train.checkpoint import checkpoint_config, export_model, load_state, load_weights, newest_checkpoint
-from genossm.train.loop import LoopSettings, Trainer
+from genossm.train.loop import LoopSettings, StepLoss, Trainer
 from genossm.train.signals import StopRequest
 
 STEPS = 12
@@ -44,11 +44,12 @@ class Toy:
         self.spoil: Callable[[Tensor], Tensor] = lambda loss: loss
         self.validations = 0
 
-    def loss(self, model: nn.Module, step: int) -> Tensor:
+    def loss(self, model: nn.Module, step: int) -> StepLoss:
         self.before_step.pop(step, lambda: None)()
         rng = np.random.Generator(np.random.Philox(key=1, counter=[0, step, 0, 0]))
         x = torch.from_numpy(rng.normal(size=(20, 6)).astype(np.float32))
-        return self.spoil((model(x) - x.sum(1, keepdim=True)).square().mean())
+        loss = (model(x) - x.sum(1, keepdim=True)).square().mean()
+        return StepLoss(self.spoil(loss), loss.detach().sqrt())
 
     def validate(self, model: nn.Module, stopped: Callable[[], bool]) -> dict[str, float] | None:
         assert not model.training
@@ -123,6 +124,7 @@ def test_a_run_learns_and_logs_every_step_and_validation(tmp_path: Path, expecte
     assert [r["step"] for r in records if "loss" in r] == list(range(1, STEPS + 1))
     assert [r["step"] for r in records if "valid_loss" in r] == [4, 8, 12]
     assert all(r["grad_norm"] > 0 and r["lr"] > 0 for r in records if "loss" in r)
+    assert all(r["loss"] == pytest.approx(r["objective"] ** 0.5) for r in records if "loss" in r)
     validations = [r["valid_loss"] for r in records if "valid_loss" in r]
     assert validations[-1] < validations[0]
     assert list((tmp_path / "tensorboard").iterdir())
