@@ -39,7 +39,7 @@ OWNERS = {
     "llvmlite": {"kernels"},
     "triton": {"kernels"},
     "matplotlib": {"report"},
-    "pydantic": {"config"},
+    "pydantic": {"config", "stages"},
     "yaml": {"config", "report"},
     "safetensors": {"train"},
     "torch": {"kernels", "models", "train", "stages"},
