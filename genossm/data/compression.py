@@ -53,7 +53,8 @@ def _block_size(head: bytes) -> int | None:
 class TextSource:
     """Iterates over the decompressed bytes of a file (``-`` is standard input), in blocks of about a MiB.
 
-    After the iteration ``sha256`` (hex) and ``size`` tell of the file's own bytes; ``kind`` of its packing.
+    After the iteration ``sha256`` (hex) and ``size`` tell of the file's own bytes; ``kind`` of its packing;
+    ``blocks`` of the BGZF blocks: (offset in the file, offset in the text), in order.
 
     Raises (while iterating):
         GenoSSMError: E_COMPRESSION (bzip2, xz, zstd, zip, 7z), E_TRUNCATED_GZ, E_CORRUPT_GZ.
@@ -65,6 +66,7 @@ class TextSource:
         self._digest = hashlib.sha256()
         self.size = 0
         self.kind: Literal["plain", "gzip", "bgzf"] = "plain"
+        self.blocks: list[tuple[int, int]] = []
 
     @property
     def sha256(self) -> str:
@@ -132,7 +134,7 @@ class TextSource:
 
     def _bgzf(self, file: BinaryIO, raw: bytes) -> Iterator[bytes]:
         texts: list[bytes] = []
-        length, last = 0, -1
+        length, last, start, total = 0, -1, 0, 0
         while raw:
             if len(raw) < 1 << 16:
                 raw += self._read(file, _RAW)
@@ -147,16 +149,17 @@ class TextSource:
                 if at + size > len(raw):
                     break
                 text = self._inflate(memoryview(raw)[at : at + size])
+                self.blocks.append((start + at, total))
                 last, at = len(text), at + size
                 texts.append(text)
-                length += last
+                length, total = length + last, total + last
                 if length >= BLOCK:
                     yield b"".join(texts)
                     texts, length = [], 0
             more = self._read(file, _RAW)
             if not more and at < len(raw):
                 raise self._truncated("the last BGZF block is cut")
-            raw = raw[at:] + more
+            raw, start = raw[at:] + more, start + at
         if length:
             yield b"".join(texts)
         if last != 0:

@@ -52,10 +52,14 @@ class Header:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """A stretch of the current record: token ids uint8 and soft-mask bool, both of shape (n,)."""
+    """A stretch of the current record: token ids uint8 and soft-mask bool, both of shape (n,).
+
+    ``offset`` is where the stretch begins in the decompressed text, in bytes.
+    """
 
     tokens: npt.NDArray[np.uint8]
     soft_mask: npt.NDArray[np.bool_]
+    offset: int
 
 
 class Warnings:
@@ -102,6 +106,12 @@ def _table(rna: bool, gaps: bool) -> bytes:
     return codes.tobytes()
 
 
+def decode_text(letters: bytes) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+    """Token ids uint8 and soft-mask bool of letters that were checked before; U is read as T, a gap as N."""
+    codes = np.frombuffer(letters.translate(_table(True, True)), dtype=np.uint8)
+    return codes & np.uint8(_TOKEN), codes >= _LOWER
+
+
 class FastaParser:
     """The state between blocks of text: the open record, the place, and a line's unfinished end."""
 
@@ -109,6 +119,7 @@ class FastaParser:
         self._path, self._options, self._warnings, self._defer = path, options, warnings, defer
         self._table = _table(options.rna, options.gaps == "N")
         self._carry = b""
+        self._offset = 0  # of the next text to be parsed, in bytes
         self._line, self._col = 1, 0  # of the next byte: line from 1, bytes of it already passed
         self._header: bytes | None = None
         self._record: Header | None = None
@@ -125,6 +136,7 @@ class FastaParser:
             cut = len(data.rstrip(b" \t\r")) or len(data)
         self._carry = data[cut:]
         yield from self._parse(data[:cut])
+        self._offset += cut
 
     def close(self) -> Iterator[Header | Block]:
         """Events of what is left; raises the faults that only the end shows."""
@@ -167,7 +179,7 @@ class FastaParser:
                 at = self._preamble(data, at)
             else:
                 end = data.find(b"\n>", at) + 1 or len(data)
-                yield from self._sequence(data[at:end])
+                yield from self._sequence(data[at:end], self._offset + at)
                 at = end
 
     def _preamble(self, data: bytes, at: int) -> int:
@@ -230,7 +242,7 @@ class FastaParser:
             share = f"{self._iupac} of {self._length} letters are ambiguity codes"
             raise self._error("E_NOT_DNA", f"{share}: no nucleotide sequence", line=self._record.line)
 
-    def _sequence(self, text: bytes) -> Iterator[Block]:
+    def _sequence(self, text: bytes, offset: int) -> Iterator[Block]:
         """A stretch of sequence lines, at once where nothing is odd."""
         odd = b"\n\n" in text or (self._col == 0 and text[0] in b"\r\n")
         returns = 0
@@ -244,7 +256,7 @@ class FastaParser:
                 self._line += len(text) - codes.size - returns
                 line_start = text.rfind(b"\n") + 1
                 self._col = len(text) - line_start + (0 if line_start else self._col)
-                yield self._block(codes, flags)
+                yield self._block(codes, flags, offset)
                 return
         *lines, last = text.split(b"\n")
         parts = []
@@ -256,9 +268,9 @@ class FastaParser:
             self._col += len(last)
         codes = np.concatenate(parts)
         if codes.size:
-            yield self._block(codes, int(np.bitwise_or.reduce(codes)))
+            yield self._block(codes, int(np.bitwise_or.reduce(codes)), offset)
 
-    def _block(self, codes: npt.NDArray[np.uint8], flags: int) -> Block:
+    def _block(self, codes: npt.NDArray[np.uint8], flags: int, offset: int) -> Block:
         assert self._record is not None
         self._length += codes.size
         for flag, code in ((_IUPAC, "W_IUPAC"), (_GAP, "W_GAP")):
@@ -266,7 +278,7 @@ class FastaParser:
                 n = int(np.count_nonzero(codes & flag))
                 self._warnings.add(code, n, self._record.name)
                 self._iupac += n if flag == _IUPAC else 0
-        return Block(codes & np.uint8(_TOKEN), codes >= _LOWER)
+        return Block(codes & np.uint8(_TOKEN), codes >= _LOWER, offset)
 
     def _line_codes(self, line: bytes) -> npt.NDArray[np.uint8]:
         """The codes of one line (or of a part of it, at column ``_col``), with every oddity warned of or raised."""
