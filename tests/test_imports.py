@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "metrics": LEAVES,
     "baselines": {"baselines", "metrics", *LEAVES},
     "kernels": {"kernels"},
-    "config": {"errors"},
+    "config": {"config", "errors"},
     "errors": set(),
     "files": {"errors"},
     "progress": {"errors"},

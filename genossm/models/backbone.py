@@ -8,27 +8,42 @@ import torch
 from torch import Tensor, nn
 
 from genossm.config import ModelConfig
-from genossm.models.bidirectional import Bidirectional
+from genossm.models.bidirectional import Bidirectional, both_directions
 from genossm.models.mixers import build_mixer
-from genossm.models.mixers.base import Mixer
+from genossm.models.mixers.base import Mixer, scale_residual
 
 
 class Block(nn.Module):
-    """x + dropout(mixer(RMSNorm(x)))."""
+    """x + dropout(mixer(RMSNorm(x))), then the same with an MLP where the configuration has one."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
         mixer = build_mixer(config)
-        self.mixer: Mixer | Bidirectional = Bidirectional(mixer) if config.bidirectional else mixer
+        self.mixer: Mixer | Bidirectional = both_directions(mixer) if config.bidirectional else mixer
         self.dropout = nn.Dropout(config.dropout)
+        self.mlp = build_mlp(config) if config.mlp_expand else None
 
     def forward(
         self, x: Tensor, *, state: Any = None, mask: Tensor | None = None, segments: Tensor | None = None
     ) -> tuple[Tensor, Any]:
         """(batch, seqlen, d_model) to the same, and the mixer's state."""
         y, state = self.mixer(self.norm(x), state=state, mask=mask, segments=segments)
-        return x + self.dropout(y), state
+        x = x + self.dropout(y)
+        return x if self.mlp is None else x + self.dropout(self.mlp(x)), state
+
+
+def build_mlp(config: ModelConfig) -> nn.Sequential:
+    """RMSNorm, then two linear layers around a GELU, (..., d_model) to the same."""
+    width = config.mlp_expand * config.d_model
+    out = nn.Linear(width, config.d_model, bias=False)
+    scale_residual(out, config)
+    return nn.Sequential(
+        nn.RMSNorm(config.d_model, eps=config.norm_eps),
+        nn.Linear(config.d_model, width, bias=False),
+        nn.GELU(),
+        out,
+    )
 
 
 class Backbone(nn.Module):
@@ -38,7 +53,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(config.vocab_size, config.d_model)
         nn.init.normal_(self.embedding.weight, std=0.02)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.blocks = nn.ModuleList(Block(config.for_layer(i)) for i in range(config.n_layer))
         self.norm = nn.RMSNorm(config.d_model, eps=config.norm_eps)
 
     def forward(

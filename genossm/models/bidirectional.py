@@ -10,9 +10,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from genossm.models.mixers.base import Mixer, State
+from genossm.models.mixers.base import Mixer, State, refuse_state
 
 Direction = Literal["forward", "backward"]
+
+
+def both_directions(mixer: Mixer) -> Mixer | Bidirectional:
+    """``mixer`` reading both ways: in its own way if it has one (attention), else by a second core."""
+    return mixer.two_way() or Bidirectional(mixer)
 
 
 class Bidirectional(nn.Module):
@@ -23,12 +28,13 @@ class Bidirectional(nn.Module):
     """
 
     causal = False
-    stateful = True
-    segments = True
 
     def __init__(self, mixer: Mixer) -> None:
         super().__init__()
         self.mixer = mixer
+        self.stateful = mixer.stateful
+        self.segments = mixer.segments
+        self.reach = mixer.reach
         self.backward_core = mixer.build_core(mixer.config)
 
     def forward(
@@ -45,7 +51,11 @@ class Bidirectional(nn.Module):
             x: (batch, seqlen, d_model).
             state: what stands left of x (forward) and right of x (backward).
             mask, segments: as in :class:`~genossm.models.mixers.base.Core`.
+
+        Raises:
+            ValueError: a state for a mixer that keeps none.
         """
+        refuse_state(self.mixer, state)
         inner, gate = self.mixer.project_in(x)
         left, right = (None, None) if state is None else state
         y, left = self.mixer.core(inner, state=left, mask=mask, segments=segments)
@@ -55,7 +65,12 @@ class Bidirectional(nn.Module):
     def sweep(
         self, x: Tensor, direction: Direction, state: State | None, mask: Tensor | None = None
     ) -> tuple[Tensor, State]:
-        """One direction over one chunk: the core's output (batch, seqlen, d_inner) and the state to hand on."""
+        """One direction over one chunk: the core's output (batch, seqlen, d_inner) and the state to hand on.
+
+        Raises:
+            ValueError: the mixer keeps no state, so it cannot read in chunks.
+        """
+        self.mixer.check_stateful()
         inner, _ = self.mixer.project_in(x)
         if direction == "forward":
             return self.mixer.core(inner, state=state, mask=mask)
@@ -67,7 +82,12 @@ class Bidirectional(nn.Module):
         return self.mixer.project_out(forward + backward, gate)
 
     def init_state(self, batch: int) -> tuple[State, State]:
-        """Nothing on either side."""
+        """Nothing on either side.
+
+        Raises:
+            ValueError: the mixer keeps no state.
+        """
+        self.mixer.check_stateful()
         return self.mixer.core.init_state(batch), self.backward_core.init_state(batch)
 
     def step(self, x_t: Tensor, state: tuple[State, State]) -> tuple[Tensor, tuple[State, State]]:

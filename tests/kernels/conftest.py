@@ -52,7 +52,7 @@ def outputs_and_gradients(
     leaves = {name: cast(v) for name, v in inputs.items()}
     y, last = run(**leaves)
     if mask is not None:
-        y = torch.where(mask[..., None], y, 0)
+        y = torch.where(mask.view(*mask.shape, *[1] * (y.dim() - 2)), y, 0)
     weights = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).view_as(y)
     loss = (y * weights).sum() + last.abs().pow(2).sum()
     gradients = torch.autograd.grad(loss, list(leaves.values()))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genossm.config import ModelConfig
 from genossm.kernels.causal_conv1d import causal_conv1d
 from genossm.kernels.selective_scan import selective_scan
-from genossm.models.mixers.base import Core, Mixer, State
+from genossm.models.mixers.base import Core, GatedMixer, State
 from genossm.models.ssm.discretize import inverse_softplus
 from genossm.models.ssm.init import log_uniform_dt
 
@@ -33,7 +33,8 @@ class MambaCore(Core):
         self.x_proj = nn.Linear(config.d_inner, self.dt_rank + 2 * config.d_state, bias=False)
         self.dt_proj = nn.Linear(self.dt_rank, config.d_inner, bias=False)
         nn.init.uniform_(self.dt_proj.weight, -(self.dt_rank**-0.5), self.dt_rank**-0.5)
-        dt = log_uniform_dt(config.d_inner, config.dt_min, config.dt_max).clamp(min=min(1e-4, config.dt_min))
+        dt_min = config.initial_dt_min
+        dt = log_uniform_dt(config.d_inner, dt_min, config.dt_max).clamp(min=min(1e-4, dt_min))
         self.dt_bias = nn.Parameter(inverse_softplus(dt))
         rates = torch.arange(1, config.d_state + 1, dtype=torch.float32)
         self.A_log = nn.Parameter(torch.log(rates).repeat(config.d_inner, 1))
@@ -68,7 +69,7 @@ class MambaCore(Core):
         )
 
 
-class Mamba(Mixer):
+class Mamba(GatedMixer):
     """The Mamba-1 block."""
 
     @staticmethod

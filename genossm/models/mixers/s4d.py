@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from genossm.config import ModelConfig
 from genossm.kernels.lti import lti
-from genossm.models.mixers.base import Core, Mixer, State
+from genossm.models.mixers.base import Core, GatedMixer, State
 from genossm.models.ssm.discretize import zoh
 from genossm.models.ssm.init import log_uniform_dt, s4d_eigenvalues
 
@@ -21,10 +21,12 @@ class S4DCore(Core):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         pairs = max(config.d_state // 2, 1)
-        eigenvalues = s4d_eigenvalues(config.s4d_init, pairs).repeat(config.d_inner, 1)
+        eigenvalues = s4d_eigenvalues("lin" if config.lti.init == "auto" else config.lti.init, pairs).repeat(
+            config.d_inner, 1
+        )
         self.A_log_real = nn.Parameter(torch.log(-eigenvalues.real).float())
         self.A_imag = nn.Parameter(eigenvalues.imag.float())
-        self.log_dt = nn.Parameter(torch.log(log_uniform_dt(config.d_inner, config.dt_min, config.dt_max)))
+        self.log_dt = nn.Parameter(torch.log(log_uniform_dt(config.d_inner, config.initial_dt_min, config.dt_max)))
         self.C = nn.Parameter(torch.view_as_real(torch.randn(config.d_inner, pairs, dtype=torch.cfloat)))
         self.D = nn.Parameter(torch.ones(config.d_inner))
 
@@ -52,7 +54,7 @@ class S4DCore(Core):
         return (self.C.new_zeros(batch, *self.C.shape),)
 
 
-class S4D(Mixer):
+class S4D(GatedMixer):
     """A gated block around S4D."""
 
     @staticmethod

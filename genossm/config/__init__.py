@@ -12,72 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from genossm.config.model import ModelConfig
+from genossm.config.section import FILE_NAME, Fraction, NonNegative, Positive, Section
 from genossm.errors import GenoSSMError
 
-Positive = Annotated[int, Field(gt=0)]
-NonNegative = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-"""Names that become parts of paths: no dot, for a dot would blur where a name ends and a suffix begins."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: closed (unknown keys are errors), immutable, typed, finite."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, content: Any) -> Any:
-        """Refuse ``steps: yes``, which YAML reads as true and pydantic would take for 1."""
-        for name, value in content.items() if isinstance(content, dict) else ():
-            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
-                raise ValueError(f"{name}: {str(value).lower()} is a switch, which does not belong here")
-        return content
-
-
-class ModelConfig(Section):
-    """The shape of a language model (config/model/*.yaml; also ``config.json`` of a checkpoint)."""
-
-    d_model: Positive = Field(128, description="width of the residual stream")
-    n_layer: Positive = Field(4, description="number of residual blocks")
-    mixer: Literal["mamba", "s4d"] = Field("mamba", description="what mixes along the sequence in every block")
-    d_state: Positive = Field(16, description="state size per channel")
-    expand: Positive = Field(2, description="d_inner / d_model")
-    d_conv: Annotated[int, Field(ge=2, le=8)] = Field(4, description="taps of the short causal convolution (mamba)")
-    dt_rank: Positive | Literal["auto"] = Field("auto", description="rank of the dt projection; auto is d_model/16")
-    dt_min: Annotated[float, Field(gt=0)] = Field(1e-3, description="smallest initial time step")
-    dt_max: Annotated[float, Field(gt=0)] = Field(1e-1, description="largest initial time step")
-    s4d_init: Literal["lin", "inv", "legs", "real"] = Field("lin", description="initial eigenvalues (s4d)")
-    bidirectional: bool = Field(True, description="read both directions, with tied projections")
-    rc_equivariant: bool = Field(False, description="reverse-complement equivariant: both strands, one set of weights")
-    objective: Literal["masked", "causal"] = Field("masked", description="masked-LM or next-base prediction")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout on each block's output")
-    norm_eps: Annotated[float, Field(gt=0)] = Field(1e-5, description="epsilon of RMSNorm")
-    vocab_size: Literal[16] = Field(16, description="fixed by the vocabulary")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.objective == "causal" and (self.bidirectional or self.rc_equivariant):
-            raise ValueError(
-                "objective: causal needs bidirectional: false and rc_equivariant: false (else it sees its answer)"
-            )
-        if self.dt_min > self.dt_max:
-            raise ValueError(f"dt_min {self.dt_min} is above dt_max {self.dt_max}")
-        return self
-
-    @property
-    def d_inner(self) -> int:
-        """Width inside a mixer: expand * d_model."""
-        return self.expand * self.d_model
-
-    @property
-    def resolved_dt_rank(self) -> int:
-        """The dt rank as a number."""
-        return -(-self.d_model // 16) if self.dt_rank == "auto" else self.dt_rank
+__all__ = [
+    "FILE_NAME", "Config", "DeriveSection", "FetchSection", "FinetuneSection", "ModelConfig", "PretrainSection",
+    "ScoreSection", "Section", "Source", "SplitSection", "TaskSection", "TokenizeSection", "json_schema",
+    "load_config", "load_model_config", "merged_config", "read_yaml", "validate",
+]  # fmt: skip
 
 
 class Source(Section):
