@@ -24,7 +24,8 @@ from Bio import Entrez
 from genossm import __version__
 from genossm.errors import ExitCode, GenoSSMError
 
-BLOCK = 1 << 17
+BLOCK = 1 << 14
+"""Bytes handed on at a time; a time-out or a kill loses less than that of what came."""
 ENTREZ_URL = "https://eutils.ncbi.nlm.nih.gov/entrez/eutils/"
 
 
@@ -203,7 +204,7 @@ def open_entrez(
     Entrez.api_key = os.environ.get("NCBI_API_KEY")  # type: ignore[assignment]
     try:
         with _entrez_at(base, timeout), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Email address is not specified", UserWarning)
+            warnings.filterwarnings("ignore", r"\s*Email address is not specified", UserWarning)
             handle = Entrez.efetch(db="nuccore", id=accession, rettype="fasta", retmode="text")
         with contextlib.closing(handle):
             raw = handle.buffer if isinstance(handle, io.TextIOWrapper) else handle
