@@ -13,7 +13,7 @@ from genossm.metrics import METRICS, roc_points
 from genossm.report import figures
 from genossm.report.figures import BASELINE, MUTED, ContigBar, Level
 from genossm.report.inputs import Job, Predictions, ScoreTable
-from genossm.report.page import Html, Section, Tile, code, heading, paragraph, preformatted, table
+from genossm.report.page import Html, Section, Tile, code, heading, markup, paragraph, preformatted, table
 from genossm.report.page import figures as pictures
 
 NAMES = {"accuracy": "accuracy", "mcc": "MCC", "f1": "F1 (macro)", "auroc": "AUROC", "auprc": "AUPRC"}
@@ -213,9 +213,23 @@ def windows(name: str, contigs: Sequence[ContigBar], window: int, stride: int, a
 
 def provenance(files: Mapping[str, Mapping[str, Any]]) -> Section:
     """Where every input came from, and its checksums."""
-    parts: list[Html] = [paragraph("Every file that came from outside, as it was served and as it was written here.")]
-    for name, about in files.items():
-        parts += [heading(name), facts(about)]
+    rows = []
+    for about in files.values():
+        written = about["written"]
+        sums = Html(f"{code(about['sha256']).markup}<br>{code(written['sha256']).markup}")
+        content = ", ".join(f"{number(value)} {what}" for what, value in about["content"].items())
+        came = Html(f"{markup(about['source'])}<br>{markup(about['date'])}")
+        rows.append(
+            (written["file"], came, Html(f"{number(about['size'])}<br>{number(written['size'])}"), sums, content)
+        )
+    parts = [
+        paragraph(
+            "Every file that came from outside: as it was served (first line), and as it was written (second line)."
+        ),
+        table(["file", "source and date", "bytes", "sha256", "content"], rows, numeric=(2,)),
+    ]
+    warnings = [f"{name}: {warning}" for name, about in files.items() for warning in about["warnings"]]
+    parts += [paragraph(warning) for warning in warnings]
     return Section("provenance", "Provenance of the inputs", parts)
 
 

@@ -126,7 +126,7 @@ def build(sources: Sources) -> str:
         tiles.append(Tile("Time of all jobs", f"{seconds / 60:,.1f} min", f"{len(jobs)} jobs, one after another"))
     settings: dict[str, Any] | None = read_json(sources.settings) if sources.settings else None
     parts.append(sections.run(jobs, settings, _versions()))
-    names = [path.stem for path in (sources.tokens, sources.pretrain) if path]
+    names = dict.fromkeys(path.stem for path in (sources.tokens, sources.pretrain) if path)
     title = "GenoSSM report" + (f": {', '.join(names)}" if names else "")
     subtitle = "From a reference genome to a DNA language model, classifiers and scores"
     return render(title, subtitle, tiles, parts, f"GenoSSM {__version__}. This page needs no network.")

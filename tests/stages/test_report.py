@@ -108,9 +108,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 
     (tmp_path / "tasks" / "coding").mkdir(parents=True)
     (tmp_path / "tasks" / "coding" / "task.json").write_text(json.dumps({"counts": {"test": {"coding": 1234}}}))
-    (tmp_path / "mini.fa.gz.provenance.json").write_text(
-        json.dumps({"source": "https://x.org/a.fa?b&c", "sha256": "ab" * 32})
-    )
+    source = {
+        "source": "https://x.org/a.fa?b&c",
+        "sha256": "ab" * 32,
+        "size": 9876,
+        "written": {"file": "mini.fa.gz", "sha256": "cd" * 32, "size": 4321},
+        "content": {"bases": 8000},
+        "warnings": ["W_IUPAC 3 letters"],
+        "date": "2026-01-02",
+    }
+    (tmp_path / "mini.fa.gz.provenance.json").write_text(json.dumps(source))
     (tmp_path / "pretrain.tiny.tsv").write_text("s\th:m:s\tmax_rss\tmean_load\n12.5\t0:00:12\t345.6\t1.0\n")
     (tmp_path / "settings.json").write_text(json.dumps({"seed": 77, "model": "tiny"}))
     return Sources(
@@ -165,6 +172,10 @@ def test_figures_stand_in_the_text(page):
         "21 records: 1 empty, 20 ok",
         "4 sequences, 8,000 bp, in windows of 800 bp",
         "ab" * 32,
+        "cd" * 32,
+        "9,876",
+        "8,000 bases",
+        "W_IUPAC 3 letters",
         "12.5",
         "346",
         "seed: 77",

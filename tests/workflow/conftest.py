@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -82,17 +84,33 @@ def cut_genome() -> dict[str, bytes]:
     return {"mini.fa.gz": gzip.compress(fasta.encode(), 1), "mini.gff3.gz": gzip.compress("".join(lines).encode(), 1)}
 
 
+def project(folder: Path, files: dict[str, bytes]) -> Path:
+    """A folder with the small genome and its configuration."""
+    (folder / "config").mkdir(parents=True)
+    (folder / "config" / "config.yaml").write_text(CONFIG)
+    (folder / "mini.yaml").write_text(MODEL)
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
+    return folder
+
+
 @pytest.fixture
 def make_project(tmp_path: Path, cut_genome: dict[str, bytes]) -> Callable[[str], Path]:
-    """Make a folder, by name, with the small genome and its configuration."""
+    """Make a project of the test, by name."""
+    return lambda name: project(tmp_path / name, cut_genome)
 
-    def make(name: str) -> Path:
-        folder = tmp_path / name
-        (folder / "config").mkdir(parents=True)
-        (folder / "config" / "config.yaml").write_text(CONFIG)
-        (folder / "mini.yaml").write_text(MODEL)
-        for file, content in cut_genome.items():
-            (folder / file).write_bytes(content)
-        return folder
 
-    return make
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, cut_genome: dict[str, bytes]) -> Path:
+    """A project that ran to its end undisturbed; all workers share it, so copy it before you change it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder, mark = shared / "whole", shared / "whole.done"
+    with open(shared / "whole.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not mark.exists():
+            done = snakemake(project(folder, cut_genome))
+            assert done.returncode == 0, done.stdout
+            mark.touch()
+    return folder
