@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,8 +19,9 @@ from genossm.models import build_model, no_decay
 from genossm.stages.count_baseline import count_baseline
 from genossm.stages.language_modelling import LanguageModelling
 from genossm.stages.loading import pick_device
-from genossm.train.checkpoint import checkpoint_config, export_model, is_good
+from genossm.train.checkpoint import checkpoint_config, export_model, is_good, newest_checkpoint
 from genossm.train.checkpoint import load_config as load_checkpoint_config
+from genossm.train.log import warn
 from genossm.train.loop import LoopSettings, Trainer
 from genossm.train.signals import StopRequest
 
@@ -28,7 +30,9 @@ _FREE = {"genome", "keep", "checkpoint_every", "baseline_max_k", "device"}
 """Settings that no weight and no line of the log depends on: a resumed run may change them."""
 
 
-def pretrain(tokens: Path, output: Path, model: ModelConfig, section: PretrainSection, seed: int = 1) -> dict[str, Any]:
+def pretrain(
+    tokens: Path, output: Path, model: ModelConfig, section: PretrainSection, seed: int = 1, *, restart: bool = False
+) -> dict[str, Any]:
     """Train a language model in the folder ``output``, or go on with the run that was interrupted there.
 
     The folder then holds ``config.json``, ``model.safetensors`` and ``MANIFEST.json`` (the model), ``metrics.jsonl``,
@@ -37,6 +41,7 @@ def pretrain(tokens: Path, output: Path, model: ModelConfig, section: PretrainSe
     Args:
         tokens: a tokens file with windows for train and valid.
         model: shape and objective. section: how to train; its ``genome`` is not looked at. seed: of all random choices.
+        restart: where ``output`` holds a run with other settings, remove it and begin anew; else it is refused.
 
     Returns:
         The content of ``metrics.json``.
@@ -59,6 +64,8 @@ def pretrain(tokens: Path, output: Path, model: ModelConfig, section: PretrainSe
         if finished is not None:
             return finished
         (output / METRICS).unlink(missing_ok=True)
+        if restart:
+            _remove_other_run(output, config)
         torch.manual_seed(seed)
         network = build_model(model).to(device)
         task = LanguageModelling(opened, model.objective, section, seed, device)
@@ -105,6 +112,16 @@ def _finished(output: Path, config: dict[str, Any]) -> dict[str, Any] | None:
         return None
     metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return metrics
+
+
+def _remove_other_run(output: Path, config: dict[str, Any]) -> None:
+    """Remove the checkpoints and event files of a run with other settings; one with these settings stays."""
+    newest, _ = newest_checkpoint(output)
+    if newest is None or load_checkpoint_config(newest) == config:
+        return
+    warn(f"{output} holds a run with other settings: it is removed, and training begins anew")
+    for name in ("checkpoints", "tensorboard"):
+        shutil.rmtree(output / name, ignore_errors=True)
 
 
 def _loop_settings(section: PretrainSection, seed: int) -> LoopSettings:
@@ -184,6 +201,9 @@ def command(
     keep: Annotated[int | None, _key("keep")] = None,
     baseline_max_k: Annotated[int | None, _key("baseline_max_k")] = None,
     device: Annotated[str | None, _key("device")] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Where the folder holds a run with other settings: begin anew.")
+    ] = False,
 ) -> None:
     """Train a DNA language model on tokens.h5, and hold it against count tables.
 
@@ -199,7 +219,9 @@ def command(
         base, model = whole.pretrain.model_dump(), model or whole.model
         seed = whole.seed if seed is None else seed
     section = _section(base, {name: value for name, value in given.items() if value is not None})
-    metrics = pretrain(tokens, output, find_model(model or "tiny", config), section, 1 if seed is None else seed)
+    metrics = pretrain(
+        tokens, output, find_model(model or "tiny", config), section, 1 if seed is None else seed, restart=restart
+    )
     baseline = metrics["baseline"]
     print(f"model: {output} ({metrics['parameters']:,} parameters)")
     print(f"validation loss: {metrics['valid_loss']:.4f} nats per base (uniform {metrics['uniform']:.4f})")

@@ -31,4 +31,5 @@ rule pretrain:
     message:
         "pretrain {wildcards.model}: its progress is in {log}"
     shell:
-        "genossm pretrain {input.tokens} --output {params.folder} --model {input.model} {params.options} > {log} 2>&1"
+        "genossm pretrain {input.tokens} --output {params.folder} --model {input.model} {params.options}"
+        " --restart > {log} 2>&1"
