@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from genossm.kernels.lti.rows import unpack
+from genossm.kernels.rows import unpack
 
 R = 64
 
@@ -37,8 +37,7 @@ def lti_blocked(
         y, state = _rows(u, lam, C, state, None)
     else:
         rows = unpack(batch, seqlen, mask, segments, u.device)
-        entry = lam.new_zeros(rows.shape[0], dim, lam.shape[1]).index_copy(0, rows.first, state)
-        y, ends = _rows(rows.gather(u), lam, C, entry, rows.lengths)
+        y, ends = _rows(rows.gather(u), lam, C, rows.enter(state), rows.lengths)
         y, state = rows.scatter(y, batch, seqlen), ends[rows.last]
     return (y.flip(1) if reverse else y), state
 

@@ -1,6 +1,6 @@
 """Packed and padded sequences as plain rows: one sequence a row, its tokens at the left, in reading order.
 
-A convolution has no gate to close at a border, so a time-invariant system takes its sequences apart first.
+What has no gate to close at a border (a convolution, attention) takes its sequences apart first.
 """
 
 from __future__ import annotations
@@ -33,16 +33,31 @@ class Rows:
     last: Tensor
 
     def gather(self, values: Tensor) -> Tensor:
-        """(batch, seqlen, dim) to (rows, length, dim), zeros behind each row's end."""
-        flat = values.reshape(-1, values.shape[-1])
-        rows = flat.new_zeros(self.shape[0] * self.shape[1], values.shape[-1])
-        return rows.index_copy(0, self.target, flat[self.source]).view(*self.shape, -1)
+        """(batch, seqlen, ...) to (rows, length, ...), zeros behind each row's end."""
+        flat = values.flatten(0, 1)
+        rows = flat.new_zeros(self.shape[0] * self.shape[1], *flat.shape[1:])
+        return rows.index_copy(0, self.target, flat[self.source]).unflatten(0, self.shape)
 
     def scatter(self, rows: Tensor, batch: int, seqlen: int) -> Tensor:
-        """(rows, length, dim) back to (batch, seqlen, dim), zeros where there is no real token."""
-        flat = rows.reshape(-1, rows.shape[-1])
-        values = flat.new_zeros(batch * seqlen, rows.shape[-1])
-        return values.index_copy(0, self.source, flat[self.target]).view(batch, seqlen, -1)
+        """(rows, length, ...) back to (batch, seqlen, ...), zeros where there is no real token."""
+        flat = rows.flatten(0, 1)
+        values = flat.new_zeros(batch * seqlen, *flat.shape[1:])
+        return values.index_copy(0, self.source, flat[self.target]).unflatten(0, (batch, seqlen))
+
+    def enter(self, state: Tensor, empty: Tensor | None = None) -> Tensor:
+        """The state in front of every row, (rows, ...): ``state`` (batch, ...) for the first sequence of a batch row.
+
+        Args:
+            state: what each batch row carries in.
+            empty: (...), the state before any token; None for zeros.
+        """
+        count = self.shape[0]
+        fresh = state.new_zeros(count, *state.shape[1:]) if empty is None else empty.expand(count, *state.shape[1:])
+        return fresh.index_copy(0, self.first, state)
+
+    def valid(self) -> Tensor:
+        """bool (rows, length), True at the tokens of each row."""
+        return torch.arange(self.shape[1], device=self.lengths.device) < self.lengths[:, None]
 
 
 def unpack(batch: int, seqlen: int, mask: Tensor | None, segments: Tensor | None, device: torch.device) -> Rows:
