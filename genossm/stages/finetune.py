@@ -27,10 +27,10 @@ from torch import nn
 
 from genossm import metrics
 from genossm.baselines.kmer import fit_kmer_regression
-from genossm.config import FinetuneSection, ModelConfig
+from genossm.config import FinetuneSection
 from genossm.data import leakage
 from genossm.files import atomic_write, locked, sha256_of
-from genossm.models import SequenceClassifier, build_model, no_decay
+from genossm.models import LanguageModel, SequenceClassifier, build_model, no_decay
 from genossm.progress import progress
 from genossm.stages.labelled import Split, Splits, Tables, prediction_batches, read_batches, training_steps
 from genossm.stages.loading import load_model, pick_device
@@ -80,13 +80,13 @@ class _Job:
                 total[rows] += logits.double() / len(strands)
         return total
 
-    def train(self, what: str, backbone: Mapping[str, torch.Tensor] | None, config: ModelConfig) -> _Trained:
-        """Fit a classifier whose backbone starts from the given weights, or from random ones."""
+    def train(self, what: str, base: LanguageModel | SequenceClassifier, *, pretrained: bool) -> _Trained:
+        """Fit a classifier of the shape of ``base``, whose backbone starts from its weights, or from random ones."""
         torch.manual_seed(self.seed)  # the head's weights, and dropout
         train, valid, settings = self.splits.train, self.splits.valid, self.settings
-        model = build_model(config, len(train.names))
-        if backbone is not None:
-            model.backbone.load_state_dict(backbone)
+        model = build_model(base.config, len(train.names))
+        if pretrained:
+            model.backbone.load_state_dict(base.backbone.state_dict())
         model.to(self.device)
 
         def judge(_: nn.Module) -> Judgement:
@@ -102,11 +102,11 @@ class _Job:
         options = FitOptions(
             epochs=settings.epochs,
             lr=settings.lr,
-            backbone_lr_scale=self.backbone_lr_scale if backbone is not None else 1.0,
+            backbone_lr_scale=self.backbone_lr_scale if pretrained else 1.0,
             weight_decay=settings.weight_decay,
             patience=settings.patience,
         )
-        flip = self.both_strands and not config.rc_equivariant
+        flip = self.both_strands and not base.config.rc_equivariant
         with progress(what, settings.epochs * steps, "steps") as advance:
             fit = fit_classifier(
                 model,
@@ -167,8 +167,8 @@ def finetune(
             **settings.model_dump(include={"epochs", "batch_size", "lr", "weight_decay", "patience"}),
         }
         job = _Job(splits, settings, seed, strands == "both", backbone_lr_scale, device)
-        tuned = job.train("finetune", base.backbone.state_dict(), base.config)
-        baselines = _baselines(job, base.config)
+        tuned = job.train("finetune", base, pretrained=True)
+        baselines = _baselines(job, base)
         probabilities = {"": tuned.probabilities, **{who: found for who, (found, _) in baselines.items()}}
         report = _report(job, tuned, baselines) | {"training": provenance}
         config = checkpoint_config("classifier", source["model"], provenance, splits.train.names)
@@ -177,7 +177,7 @@ def finetune(
     return report
 
 
-def _baselines(job: _Job, config: ModelConfig) -> dict[str, tuple[Probabilities, dict[str, Any]]]:
+def _baselines(job: _Job, base: LanguageModel | SequenceClassifier) -> dict[str, tuple[Probabilities, dict[str, Any]]]:
     """Probabilities of each baseline on the judged split, and how it was made."""
     train, valid = job.splits.train, job.splits.valid
     kmer = fit_kmer_regression(
@@ -187,7 +187,7 @@ def _baselines(job: _Job, config: ModelConfig) -> dict[str, tuple[Probabilities,
     made = {"k": kmer.k, "C": kmer.C, "valid_mcc": kmer.valid_mcc}
     found = {"kmer_lr": (kmer.probabilities(job.judged.sequences), made)}
     if job.settings.from_scratch:
-        twin = job.train("from_scratch", None, config)
+        twin = job.train("from_scratch", base, pretrained=False)
         made = {"best_epoch": twin.fit.best_epoch, "valid_mcc": twin.fit.best.valid_mcc}
         found["from_scratch"] = (twin.probabilities, made)
     return found
