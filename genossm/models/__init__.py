@@ -7,17 +7,23 @@ from typing import overload
 from torch import nn
 
 from genossm.config import ModelConfig
+from genossm.models.formats.published import PublishedClassifier, PublishedLanguageModel
+from genossm.models.formats.shapes import PublishedShape
 from genossm.models.heads import LanguageModel, ModelOutput, SequenceClassifier, base_log_probs
 
 __all__ = ["LanguageModel", "ModelOutput", "SequenceClassifier", "base_log_probs", "build_model", "no_decay"]
 
 
 @overload
-def build_model(config: ModelConfig, num_labels: None = None) -> LanguageModel: ...
+def build_model(config: ModelConfig | PublishedShape, num_labels: None = None) -> LanguageModel: ...
 @overload
-def build_model(config: ModelConfig, num_labels: int) -> SequenceClassifier: ...
-def build_model(config: ModelConfig, num_labels: int | None = None) -> LanguageModel | SequenceClassifier:
+def build_model(config: ModelConfig | PublishedShape, num_labels: int) -> SequenceClassifier: ...
+def build_model(
+    config: ModelConfig | PublishedShape, num_labels: int | None = None
+) -> LanguageModel | SequenceClassifier:
     """A model with random weights: a language model, or with ``num_labels`` a classifier on the same backbone."""
+    if isinstance(config, PublishedShape):
+        return PublishedLanguageModel(config) if num_labels is None else PublishedClassifier(config, num_labels)
     return LanguageModel(config) if num_labels is None else SequenceClassifier(config, num_labels)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from genossm import vocab
 from genossm.config import ModelConfig
 from genossm.models.backbone import Backbone, ReverseComplement
+from genossm.models.formats.shapes import PublishedShape
 
 
 @dataclass
@@ -31,16 +32,19 @@ class ModelOutput:
 class Model(nn.Module):
     """A backbone, reverse-complement equivariant where the configuration says so."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    complement: Tensor
+
+    def __init__(self, config: ModelConfig | PublishedShape) -> None:
         super().__init__()
         self.config = config
-        self.backbone: Backbone | ReverseComplement = Backbone(config)
-        complement = torch.from_numpy(vocab.COMPLEMENT).long()
-        self.register_buffer("complement", complement, persistent=False)
-        if config.rc_equivariant:
-            self.backbone = ReverseComplement(self.backbone, complement)
+        self.register_buffer("complement", torch.from_numpy(vocab.COMPLEMENT).long(), persistent=False)
+        self.backbone = self.build_backbone()
 
-    complement: Tensor
+    def build_backbone(self) -> nn.Module:
+        """Token ids to hidden states, as :meth:`Backbone.forward` does it."""
+        assert isinstance(self.config, ModelConfig)
+        backbone = Backbone(self.config)
+        return ReverseComplement(backbone, self.complement) if self.config.rc_equivariant else backbone
 
     def num_parameters(self) -> int:
         """Trainable numbers in the model."""
@@ -54,7 +58,7 @@ class LanguageModel(Model):
     tokens, so the logits of the reverse complement are the complement's logits, reversed.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig | PublishedShape) -> None:
         super().__init__(config)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         nn.init.normal_(self.lm_head.weight, std=0.02)
@@ -82,7 +86,7 @@ class SequenceClassifier(Model):
     With both strands kept, the logits are the mean of the two strands': equal for a sequence and its complement.
     """
 
-    def __init__(self, config: ModelConfig, num_labels: int) -> None:
+    def __init__(self, config: ModelConfig | PublishedShape, num_labels: int) -> None:
         super().__init__(config)
         self.num_labels = num_labels
         self.classifier = nn.Linear(config.d_model, num_labels)
@@ -96,15 +100,18 @@ class SequenceClassifier(Model):
         if segments is not None:
             raise ValueError("a classifier takes one sequence a row, not packed segments")
         hidden, state = self.backbone(input_ids, mask=mask)
-        if mask is None:
-            pooled = hidden.mean(1)
-        else:
-            weight = mask[..., None].to(hidden.dtype)
-            pooled = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+        pooled = self.pool(hidden, mask)
         if self.config.rc_equivariant:
             given, other = pooled.chunk(2, dim=-1)
             pooled = (given + other) / 2
         return ModelOutput(self.classifier(pooled), hidden, state)
+
+    def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """(batch, seqlen, width) to (batch, width): the mean over the tokens that count."""
+        if mask is None:
+            return hidden.mean(1)
+        weight = mask[..., None].to(hidden.dtype)
+        return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def base_log_probs(logits: Tensor) -> Tensor:
