@@ -108,7 +108,8 @@ def _check_fit(tokens: TokensFile, section: PretrainSection) -> None:
 def _finished(output: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     """The metrics of a run that is complete in ``output`` with this very configuration, else None."""
     path = output / METRICS
-    if not (path.is_file() and is_good(output)) or load_checkpoint_config(output) != config:
+    files = (path, output / "metrics.jsonl", output / "baselines.json")
+    if not (all(file.is_file() for file in files) and is_good(output)) or load_checkpoint_config(output) != config:
         return None
     metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return metrics
