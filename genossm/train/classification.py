@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from genossm.errors import GenoSSMError
+from genossm.train.loop import autocast
 from genossm.train.optim import learning_rate
 
 Batch = tuple[Tensor, Tensor | None, Tensor]
@@ -85,7 +86,9 @@ def _train_step(model: nn.Module, parts: Sequence[Batch], grad_clip: float) -> f
     rows = sum(len(labels) for _, _, labels in parts)
     total = 0.0
     for input_ids, mask, labels in parts:
-        loss = F.cross_entropy(model(input_ids, mask=mask).logits.float(), labels, reduction="sum") / rows
+        with autocast(labels.device):
+            logits = model(input_ids, mask=mask).logits
+        loss = F.cross_entropy(logits.float(), labels, reduction="sum") / rows
         loss.backward()
         total += float(loss.detach())
     norm = nn.utils.clip_grad_norm_(model.parameters(), grad_clip)
