@@ -178,7 +178,8 @@ class FastaParser:
             elif self._record is None:
                 at = self._preamble(data, at)
             else:
-                end = data.find(b"\n>", at) + 1 or len(data)
+                # One byte is found faster than two, and a '>' that begins no line is a fault in any case.
+                end = len(data) if data.find(b">", at) < 0 else data.find(b"\n>", at) + 1 or len(data)
                 yield from self._sequence(data[at:end], self._offset + at)
                 at = end
 

@@ -160,9 +160,11 @@ def count_n(
     for begin, end in _spans(int(edges[0]), int(edges[-1]), chunk):
         is_n = read(begin, end) == vocab.N
         here = slice(*np.searchsorted(edges, [begin, end]).tolist())
-        running = np.concatenate([[0], np.cumsum(is_n)]) if is_n.any() else np.zeros(end - begin + 1, dtype=np.int64)
-        before[here] = total + running[edges[here] - begin]
-        total += int(running[-1])
+        before[here] = total
+        if is_n.any():
+            running = np.concatenate([[0], np.cumsum(is_n)])
+            before[here] += running[edges[here] - begin]
+            total += int(running[-1])
     before[-1] = total
     return before[np.searchsorted(edges, starts + window)] - before[np.searchsorted(edges, starts)]
 
