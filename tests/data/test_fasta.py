@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import hashlib
 import io
 import sys
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Bio.SeqIO.FastaIO import SimpleFastaParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -228,3 +231,56 @@ def test_the_corpus_in_pieces(shared: Path) -> None:
         for options in OPTIONS:
             whole = _events(text, options, max(len(text), 1))
             assert _events(text, options, 61) == whole, path
+
+
+def test_the_pairs_of_the_corpus(shared: Path) -> None:
+    """The FASTA files that go with VCF files, held against the oracle's counts and checksums."""
+    folder = shared / "data/bad_input"
+    wanted: dict[str, list[dict[str, str]]] = {}
+    with (folder / "ORACLE_FASTA.tsv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
+            wanted.setdefault(row["file"], []).append(row)
+    refused = {"pairs/norm.iupac.fa": "E_BAD_CHAR", "pairs/failed_empty_fasta.fa": "E_EMPTY_FILE"}
+    paths = sorted((folder / "pairs").glob("*.fa"))
+    assert len(paths) > 20
+    for path in paths:
+        name = f"pairs/{path.name}"
+        if name in refused:
+            with pytest.raises(GenoSSMError, match=refused[name]):
+                _records(path)
+            continue
+        records = _records(path)
+        assert [record for record, _ in records] == [row["id"] for row in wanted[name]]
+        for (_, sequence), row in zip(records, wanted[name], strict=True):
+            assert sequence.upper().count("N") == int(row["N"]) + int(row["other"])
+            if row["other"] == "0":
+                assert hashlib.sha256(sequence.upper().encode()).hexdigest() == row["sha256_upper"]
+
+
+def test_real_genomes(shared: Path) -> None:
+    """Bacteria, with ambiguity codes among them, held against Biopython's reader."""
+    ambiguous = 0
+    for path in sorted((shared / "data/genomes/bacteria").iterdir()):
+        warnings = Warnings()
+        with gzip.open(path, "rt") as file:
+            wanted = list(SimpleFastaParser(file))
+        records = _records(path, warnings=warnings)
+        assert [name for name, _ in records] == [title.split()[0] for title, _ in wanted]
+        to_n = str.maketrans("RYSWKMBDHVryswkmbdhv", "N" * 10 + "n" * 10)
+        assert [sequence for _, sequence in records] == [sequence.translate(to_n) for _, sequence in wanted]
+        ambiguous += warnings.counts["W_IUPAC"]
+    assert ambiguous == 35
+
+
+@pytest.mark.slow
+def test_a_record_of_more_than_2_to_the_31_bp() -> None:
+    """Lengths and places beyond 32 bits, in one line that never lies in memory."""
+    parser = FastaParser("x", OPTIONS[0], Warnings(), defer=True)
+    list(parser.feed(b">huge\n"))
+    block = b"ACGT" * (1 << 20)
+    total = 0
+    for _ in range(512):
+        total += sum(event.tokens.size for event in parser.feed(block) if isinstance(event, Block))
+    assert total == 1 << 31
+    with pytest.raises(GenoSSMError, match=r"x:2: record huge col 2147483652: E_BAD_CHAR '!'"):
+        list(parser.feed(b"ACG!\n"))
