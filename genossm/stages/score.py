@@ -161,7 +161,8 @@ def score(
 
 def _survey(fasta: str | os.PathLike[str], options: FastaOptions, warnings: Warnings) -> int | None:
     """Read a file to its end, so that a fault shows before hours of work; its length in bp. None for a pipe."""
-    if not Path(fasta).is_file():
+    path = Path(fasta)
+    if os.fspath(fasta) == "-" or path.is_fifo() or path.is_char_device():
         return None
     return sum(
         0 if isinstance(event, Header) else len(event.tokens) for event in stream_fasta(fasta, options, warnings)

@@ -6,9 +6,11 @@ import contextlib
 import gzip
 import io
 import math
+import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -209,6 +211,24 @@ def test_a_bad_fasta_leaves_what_was_there(
         stage.score(masked, fasta, output)
     assert output.read_text() == "old"
     assert list(output.parent.iterdir()) == [output]
+
+
+def test_a_file_that_is_not_there(masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (tmp_path / "absent.fa", tmp_path):
+        with pytest.raises((GenoSSMError, OSError), match=str(path)):
+            stage.score(masked, path)
+        assert capsys.readouterr().out == ""
+
+
+def test_a_pipe_is_read_once(masked: Path, tmp_path: Path) -> None:
+    fasta = write(tmp_path / "x.fa", random_records(3))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(fasta.read_bytes()))
+    writer.start()
+    piped = run(masked, pipe, tmp_path / "pipe.tsv").read_bytes()
+    writer.join()
+    assert piped == run(masked, fasta, tmp_path / "x.tsv").read_bytes()
 
 
 def test_sigterm_leaves_no_table(masked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
