@@ -156,6 +156,23 @@ def test_a_chain_of_crashes_changes_no_bit(tmp_path: Path, expected: tuple[str, 
     assert _result(tmp_path) == expected
 
 
+def test_tensorboard_shows_every_step_once_after_a_crash(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    task = Toy()
+    task.before_step[8] = _crash
+    with pytest.raises(Crash):
+        _train(tmp_path, task)
+    records = _train(tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("loss")] == list(range(1, STEPS + 1))
+    assert [e.step for e in events.Scalars("valid_loss")] == [4, 8, 12]
+    shown = [e.value for e in events.Scalars("loss")]
+    assert shown == pytest.approx([r["loss"] for r in records if "loss" in r], rel=1e-6)
+    assert all(e.value > 0 for e in events.Scalars("bases_per_second"))
+
+
 def test_a_finished_run_does_no_step_again(tmp_path: Path, expected: tuple[str, str]) -> None:
     _train(tmp_path)
     task = Toy()
