@@ -157,7 +157,9 @@ def test_a_chain_of_crashes_changes_no_bit(tmp_path: Path, expected: tuple[str, 
 
 
 def test_tensorboard_shows_every_step_once_after_a_crash(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
+        EventAccumulator,
+    )
 
     task = Toy()
     task.before_step[8] = _crash
