@@ -100,6 +100,21 @@ def store(typing: Any, array: Any, offset: Any, value: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing: Any, array: Any, offset: Any) -> Any:
+    """Ask for the cache line at ``offset`` of a float32 array, which may lie outside it."""
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> ir.Value:
+        pointer = _address(context, builder, signature.args[0], args[0], args[1], ir.IntType(8))
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, _I32, _I32, _I32])
+        name = "llvm.prefetch.p0" if getattr(pointer.type, "is_opaque", False) else "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        builder.call(function, [pointer, _I32(0), _I32(2), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
 def load_splat(typing: Any, array: Any, offset: Any) -> Any:
     """One number of a float32 array in every lane."""
 

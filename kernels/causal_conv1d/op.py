@@ -11,6 +11,7 @@ from torch import Tensor
 from genossm.kernels import threads
 from genossm.kernels.causal_conv1d.reference import final_taps
 from genossm.kernels.flat import NO_BYTES, NONE, Layout, flat, lanes, rows, tasks
+from genossm.kernels.library import define
 from genossm.kernels.segments import starts
 
 
@@ -28,8 +29,7 @@ def tokens_since_start(segments: Tensor, mask: Tensor | None, limit: int, revers
     return (since.flip(1) if reverse else since).contiguous()
 
 
-@torch.library.custom_op("genossm::causal_conv1d_cpu", mutates_args=(), device_types="cpu")
-def conv_forward(
+def _conv_forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -64,7 +64,6 @@ def conv_forward(
     return y
 
 
-@conv_forward.register_fake
 def _forward_fake(
     x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor | None, mask: Tensor | None, since: Tensor | None,
     silu: bool, reverse: bool,
@@ -72,8 +71,7 @@ def _forward_fake(
     return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
-@torch.library.custom_op("genossm::causal_conv1d_cpu_backward", mutates_args=(), device_types="cpu")
-def conv_backward(
+def _conv_backward(
     dy: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -119,13 +117,16 @@ def conv_backward(
     return dx, torch.cat(blocks, dim=1).T.flip(1).contiguous(), dbias.sum(0), dtaps
 
 
-@conv_backward.register_fake
 def _backward_fake(
     dy: Tensor, x: Tensor, weight: Tensor, bias: Tensor, taps: Tensor | None, mask: Tensor | None,
     since: Tensor | None, silu: bool, reverse: bool,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     dtaps = x.new_empty(0) if taps is None else torch.empty_like(taps)
     return torch.empty_like(x, memory_format=torch.contiguous_format), *map(torch.empty_like, (weight, bias)), dtaps
+
+
+conv_forward = define("causal_conv1d_cpu", _conv_forward, _forward_fake)
+conv_backward = define("causal_conv1d_cpu_backward", _conv_backward, _backward_fake)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -141,7 +142,7 @@ def _backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
     return dx, dweight, dbias, None if ctx.saved_tensors[3] is None else dtaps, None, None, None, None
 
 
-conv_forward.register_autograd(_backward, setup_context=_setup)
+torch.library.register_autograd("genossm::causal_conv1d_cpu", _backward, setup_context=_setup)
 
 
 def causal_conv1d_cpu(

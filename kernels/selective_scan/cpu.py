@@ -12,7 +12,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from genossm.kernels.vector import LANES, compiled, decay, fma, load, load_splat, sigmoid, softplus, splat, store, total
+from genossm.kernels.vector import (
+    LANES,
+    compiled,
+    decay,
+    fma,
+    load,
+    load_splat,
+    prefetch,
+    sigmoid,
+    softplus,
+    splat,
+    store,
+    total,
+)
 
 TILE = 64
 LN2 = np.float32(0.6931471805599453)
@@ -39,12 +52,20 @@ def _prepare(u, dt, bias, mask, softplus_on, has_mask, u0, dt0, m0, us, dts, ms,
 
 
 @compiled
-def _recur(delta, du, y, o, a, a0, B, C, b0, c0, bs, cs, reset, r0, rs, has_reset, h, h0, n_state, count):
-    """One group of lanes through one tile: y, and the state in ``h`` moves on."""
+def _recur(
+    delta, du, y, o, a, a0, B, C, b0, c0, bs, cs, reset, r0, rs, has_reset, h, h0, n_state, count,
+    next1, n10, n1s, next2, n20, n2s,
+):  # fmt: skip
+    """One group of lanes through one tile: y, and the state in ``h`` moves on.
+
+    Meanwhile two streams are asked for, a row a token: a task's rows lie too far apart for the hardware to guess.
+    """
     for k in range(count):
         if has_reset and reset[r0 + k * rs] != 0:
             for n in range(n_state):
                 store(h, h0 + n * LANES, splat(ZERO))
+        prefetch(next1, n10 + k * n1s)
+        prefetch(next2, n20 + k * n2s)
         d = load(delta, o + k * LANES)
         x = load(du, o + k * LANES)
         even = splat(ZERO)
@@ -85,9 +106,16 @@ def forward_task(
             channel0, count, groups, delta, du,
         )  # fmt: skip
         for g in range(groups):
+            # A line holds two groups of eight lanes: the even one asks for u and y, the odd one for dt and z.
+            x, x0, xs, w, w0, ws = u, u0 + (t0 + TILE) * us, us, y, y0 + t0 * ys, ys
+            if g % 2 == 1:
+                x, x0, xs, w, w0, ws = dt, dt0 + (t0 + TILE) * dts, dts, dt, dt0 + (t0 + TILE) * dts, dts
+                if has_z:
+                    w, w0, ws = z, z0 + t0 * zs, zs
             _recur(
                 delta, du, out, g * TILE * LANES, a, (channel0 + g * LANES) * n_state, B, C, b0 + t0 * bs, c0 + t0 * cs,
                 bs, cs, reset, m0 + t0 * ms, ms, has_reset, h, g * n_state * LANES, n_state, count,
+                x, x0 + g * LANES, xs, w, w0 + g * LANES, ws,
             )  # fmt: skip
         for k in range(count):
             t = t0 + k

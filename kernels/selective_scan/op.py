@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genossm.kernels import threads
 from genossm.kernels.flat import CHANNELS, NO_BYTES, NONE, Layout, flat, lanes, rows, tasks
+from genossm.kernels.library import define
 from genossm.kernels.segments import starts
 
 LN2 = 0.6931471805599453
@@ -25,8 +26,7 @@ def _from_groups(x: Tensor, dim: int, dstate: int) -> Tensor:
     return x.view(*x.shape[:1], -1, dstate, lanes()).transpose(-1, -2).reshape(x.shape[0], dim, dstate).contiguous()
 
 
-@torch.library.custom_op("genossm::selective_scan_cpu", mutates_args=(), device_types="cpu")
-def scan_forward(
+def _scan_forward(
     u: Tensor,
     dt: Tensor,
     A: Tensor,
@@ -75,7 +75,6 @@ def scan_forward(
     return y, _from_groups(last, dim, dstate), borders
 
 
-@scan_forward.register_fake
 def _forward_fake(
     u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None, dt_bias: Tensor,
     state: Tensor, mask: Tensor | None, reset: Tensor | None, dt_softplus: bool, reverse: bool, save: bool,
@@ -85,8 +84,7 @@ def _forward_fake(
     return torch.empty_like(u, memory_format=torch.contiguous_format), torch.empty_like(state), borders
 
 
-@torch.library.custom_op("genossm::selective_scan_cpu_backward", mutates_args=(), device_types="cpu")
-def scan_backward(
+def _scan_backward(
     dy: Tensor,
     dlast: Tensor,
     u: Tensor,
@@ -146,7 +144,6 @@ def scan_backward(
     return gu, gdt, grad_A, gB.sum(0), gC.sum(0), gD.sum(0), gz, gbias.sum(0), initial
 
 
-@scan_backward.register_fake
 def _backward_fake(
     dy: Tensor, dlast: Tensor, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, z: Tensor | None,
     dt_bias: Tensor, mask: Tensor | None, reset: Tensor | None, borders: Tensor, dt_softplus: bool, reverse: bool,
@@ -156,6 +153,10 @@ def _backward_fake(
 
     gz = u.new_empty(0) if z is None else like(z)
     return like(u), like(dt), like(A), like(B), like(C), like(D), gz, like(dt_bias), like(dlast)
+
+
+scan_forward = define("selective_scan_cpu", _scan_forward, _forward_fake)
+scan_backward = define("selective_scan_cpu_backward", _scan_backward, _backward_fake)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -177,7 +178,7 @@ def _backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, _borders: Tenso
     return gu, gdt, gA, gB, gC, gD, None if z is None else gz, gbias, initial, *([None] * 5)
 
 
-scan_forward.register_autograd(_backward, setup_context=_setup)
+torch.library.register_autograd("genossm::selective_scan_cpu", _backward, setup_context=_setup)
 
 
 def selective_scan_cpu(
