@@ -24,7 +24,7 @@ def flat(tensor: Tensor) -> npt.NDArray[np.generic]:
 
 
 CHANNELS = 256
-"""Channels of one task of a CPU kernel: its tiles fill the second cache level; fewer would read memory in short strips."""
+"""Channels of one task of a CPU kernel: its tiles fill the second cache level, its rows are long."""
 
 NONE = torch.zeros(1)
 NO_BYTES = torch.zeros(1, dtype=torch.uint8)
