@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import typer
 
@@ -20,8 +21,18 @@ STAGES = {
     "derive": "Cut a labelled task out of a genome.",
     "finetune": "Train a classifier on labelled sequences.",
     "score": "Score the records of a FASTA file.",
+    "import": "Make a published checkpoint (Caduceus, HyenaDNA, Mamba ...) usable here.",
+    "export": "Write a model in the format of the published code.",
     "report": "Gather a run's results into one page.",
 }
+
+_MODULES = {"import": "import_checkpoint"}
+"""Stages whose module has another name, for theirs is a keyword of Python."""
+
+
+def import_stage(stage: str) -> ModuleType:
+    """The module of a stage; its ``command`` is a function, or an app of several."""
+    return importlib.import_module(f"genossm.stages.{_MODULES.get(stage, stage)}")
 
 
 def _version(show: bool) -> None:
@@ -54,7 +65,7 @@ def build_app(chosen: str | None) -> typer.Typer:
     app.callback()(root)
     for stage, summary in STAGES.items():
         if stage == chosen:
-            module = importlib.import_module(f"genossm.stages.{stage}")
+            module = import_stage(stage)
             if isinstance(module.command, typer.Typer):
                 app.add_typer(module.command, name=stage)
             else:

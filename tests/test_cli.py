@@ -26,7 +26,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 def commands(stage: str) -> list[typing.Any]:
     """The functions behind a stage: one, or one for each of its subcommands."""
-    command = cli.importlib.import_module(f"genossm.stages.{stage}").command
+    command = cli.import_stage(stage).command
     if isinstance(command, typer.Typer):
         return [info.callback for info in command.registered_commands]
     return [command]

@@ -33,6 +33,8 @@ class Model(nn.Module):
     """A backbone, reverse-complement equivariant where the configuration says so."""
 
     complement: Tensor
+    bos = True
+    """Whether a causal model is given [BOS] before the sequence."""
 
     def __init__(self, config: ModelConfig | PublishedShape) -> None:
         super().__init__()
@@ -45,6 +47,20 @@ class Model(nn.Module):
         assert isinstance(self.config, ModelConfig)
         backbone = Backbone(self.config)
         return ReverseComplement(backbone, self.complement) if self.config.rc_equivariant else backbone
+
+    @property
+    def stateful(self) -> bool:
+        """Whether it can go on from the state of an earlier chunk; a model that cannot reads whole sequences."""
+        if self.config.objective != "causal":
+            return False
+        return all(block.mixer.stateful for block in self.backbone.blocks)  # type: ignore[union-attr]
+
+    @property
+    def max_seqlen(self) -> int | None:
+        """The longest sequence in tokens, None where there is no bound."""
+        if isinstance(self.config, PublishedShape):
+            return self.config.max_seqlen
+        return self.config.hyena.max_length if "hyena" in self.config.layers else None
 
     def num_parameters(self) -> int:
         """Trainable numbers in the model."""
@@ -108,10 +124,15 @@ class SequenceClassifier(Model):
 
     def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, seqlen, width) to (batch, width): the mean over the tokens that count."""
-        if mask is None:
-            return hidden.mean(1)
-        weight = mask[..., None].to(hidden.dtype)
-        return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+        return mean_pool(hidden, mask)
+
+
+def mean_pool(hidden: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(batch, seqlen, width) to (batch, width): the mean over the tokens where ``mask``, bool, is True."""
+    if mask is None:
+        return hidden.mean(1)
+    weight = mask[..., None].to(hidden.dtype)
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def base_log_probs(logits: Tensor) -> Tensor:

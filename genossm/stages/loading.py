@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from genossm.config import ModelConfig
 from genossm.errors import GenoSSMError
 from genossm.kernels.memory import keep_freed_memory
 from genossm.models import LanguageModel, SequenceClassifier, build_model
+from genossm.models.formats.registry import read_shape
+from genossm.models.formats.shapes import PublishedShape
+from genossm.models.formats.vocabularies import own_ids
+from genossm.models.pretrained import Pretrained
 from genossm.train.checkpoint import CONFIG, WEIGHTS, load_weights
 
 
@@ -42,14 +48,46 @@ def load_model(
 ) -> tuple[LanguageModel | SequenceClassifier, dict[str, Any]]:
     """The model of a checkpoint folder in evaluation mode on ``device``, and the folder's ``config.json``.
 
-    Every byte is checked against the manifest before it is used, and nothing in the folder is executed.
+    It reads GenoSSM's token ids, whatever those of the checkpoint are. Every byte is checked against the manifest
+    before it is used, and nothing in the folder is executed.
+
+    Raises:
+        GenoSSMError: the folder is missing, unfinished, damaged, or not ours, or nobody knows which of its tokens are
+            bases; the message names the file.
+    """
+    model, config = _load(folder, device)
+    if isinstance(model.config, PublishedShape):
+        try:
+            own_ids(model.config.vocabulary)
+        except GenoSSMError as error:
+            raise GenoSSMError(error.text, path=folder) from None
+    return model, config
+
+
+def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> Pretrained:
+    """The model of a checkpoint folder for use in Python, in evaluation mode: ``genossm.load``.
+
+    ``model(input_ids)`` takes the checkpoint's own ids, int64 (batch, seqlen), and gives ``.logits`` and
+    ``.last_hidden_state``; with ``output_hidden_states=True`` also ``.hidden_states``. Without a mask it computes what
+    the official code computes. ``model.tokenizer`` makes input_ids of text, ``model.embed`` embeddings.
 
     Raises:
         GenoSSMError: the folder is missing, unfinished, damaged, or not ours; the message names the file.
     """
+    model, config = _load(Path(folder), pick_device(str(device)))
+    return Pretrained(model, config).eval()
+
+
+def load_model_parts(folder: Path) -> tuple[ModelConfig | PublishedShape, list[str] | None, dict[str, Tensor]]:
+    """Shape, classes (None: a language model) and weights of a checkpoint folder; raises as :func:`load` does."""
+    model, config = _load(folder, "cpu")
+    return model.config, config.get("labels") if config["kind"] == "classifier" else None, model.state_dict()
+
+
+def _load(folder: Path, device: torch.device | str) -> tuple[LanguageModel | SequenceClassifier, dict[str, Any]]:
     config, weights = load_weights(folder)
     try:
-        shape = ModelConfig.model_validate(config["model"])
+        shape = read_shape(config["model"], folder / CONFIG)
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])

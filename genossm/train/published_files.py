@@ -205,6 +205,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {name: tensor.detach() for name, tensor in state.items()}
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A safetensors file as transformers writes it."""
+    safetensors.torch.save_file(dict(sorted(tensors.items())), path, metadata={"format": "pt"})
+
+
 class _Placeholder:
     """Stands for an object of a training framework; takes whatever it is given and does nothing with it."""
 

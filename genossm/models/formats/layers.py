@@ -32,6 +32,8 @@ class BiMamba(nn.Module):
     reading directions, as a mixer does that is given the sequence from its end.
     """
 
+    stateful = False
+
     def __init__(self, shape: MambaShape) -> None:
         super().__init__()
         self.multiply = shape.strategy == "multiply"
@@ -69,6 +71,8 @@ class BiMamba(nn.Module):
 
 class OneWay(nn.Module):
     """A causal mixer with the interface of :class:`BiMamba`."""
+
+    stateful = True
 
     def __init__(self, mixer: Mamba | SSD) -> None:
         super().__init__()

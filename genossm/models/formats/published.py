@@ -15,7 +15,7 @@ from genossm import vocab
 from genossm.models.formats.hyenadna import HyenaDNABackbone
 from genossm.models.formats.layers import MambaBackbone, Strands
 from genossm.models.formats.shapes import HyenaDNAShape, Mamba2Shape, MambaShape, PublishedShape
-from genossm.models.formats.vocabularies import own_ids
+from genossm.models.formats.vocabularies import is_dna, own_ids
 from genossm.models.heads import LanguageModel, Model, ModelOutput, SequenceClassifier
 
 
@@ -23,17 +23,18 @@ class PublishedModel(Model):
     """A published backbone; ``complement`` is in the ids of the checkpoint."""
 
     config: PublishedShape
+    bos = False  # no published causal model was trained with it
 
     def build_backbone(self) -> nn.Module:
         """See :meth:`Model.build_backbone`."""
         shape = self.config
+        self.complement = torch.tensor(_complement(shape))
         if isinstance(shape, HyenaDNAShape):
             return HyenaDNABackbone(shape)
         assert isinstance(shape, MambaShape | Mamba2Shape)
         backbone = MambaBackbone(shape)
         if not isinstance(shape, MambaShape) or not shape.rc_equivariant:
             return backbone
-        self.complement = torch.tensor(shape.complement)
         return Strands(backbone, self.complement, swaps=shape.strand_swap)
 
     def translate(self, input_ids: Tensor) -> Tensor:
@@ -51,6 +52,18 @@ class PublishedModel(Model):
         inner = self.backbone.backbone if isinstance(self.backbone, Strands) else self.backbone
         assert isinstance(inner.embedding, nn.Embedding)
         return inner.embedding
+
+
+def _complement(shape: PublishedShape) -> list[int]:
+    """The complement of every id of the checkpoint: as it says, else by the letters; itself where nobody knows."""
+    if isinstance(shape, MambaShape) and shape.complement is not None:
+        return shape.complement
+    complement = list(range(shape.vocab_size))
+    if shape.vocabulary is not None and is_dna(shape.vocabulary):
+        table = own_ids(shape.vocabulary) or complement
+        for base in vocab.BASES:
+            complement[table[base]] = table[vocab.COMPLEMENT[base]]
+    return complement
 
 
 class PublishedLanguageModel(PublishedModel, LanguageModel):

@@ -6,7 +6,7 @@ A shape stands as ``model`` in the ``config.json`` of a GenoSSM checkpoint, told
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 from genossm.config import ModelConfig
 from genossm.config.section import Positive, PositiveFloat, Section
@@ -30,11 +30,6 @@ class PublishedShape(Section):
     pooling: Literal["mean", "max"] = "mean"
     rc_equivariant: bool = False
     max_seqlen: Positive | None = None
-
-    bos: ClassVar[bool] = False
-    """Whether a causal model was trained with [BOS] before the sequence; no published one was."""
-    head_bias: ClassVar[bool] = False
-    """Whether the head of a classifier has a bias."""
 
 
 class MambaShape(PublishedShape):
