@@ -256,6 +256,7 @@ def _limited(limit: tuple[int, int]) -> list[str]:
     return [sys.executable, "-c", code]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     """Every size at which the file system may refuse more (here: the limit of a file's size)."""
     genome = _genome(tmp_path / "g.fa", {"a": "ACGT" * 700_000})
@@ -294,6 +295,7 @@ def test_memory_does_not_grow_with_the_genome(tmp_path: Path) -> None:
     assert peaks[1] - peaks[0] < 30
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_output_and_a_rerun_gives_the_same_bytes(tmp_path: Path) -> None:
     genome = _genome(tmp_path / "g.fa", {"a": "ACGTTGCA" * 1000})
     tokenize(genome, tmp_path / "whole.h5", window=64)
