@@ -42,7 +42,7 @@ derive:
       max_per_class: 60}
 finetune:
   tasks: [coding]
-  epochs: 2
+  epochs: 1
   bootstrap: 20
 score:
   inputs: {holdout: results/tasks/coding/holdout.fa}
