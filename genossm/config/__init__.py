@@ -122,7 +122,13 @@ class FinetuneSection(Section):
     epochs: Positive = Field(8, description="passes over the training set, at most")
     batch_size: Positive = Field(32, description="sequences a step")
     lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak learning rate")
+    backbone_lr_scale: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="rate of the pretrained backbone, as a share of lr; 0 freezes it"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW decay of matrices")
+    strands: Literal["both", "given"] = Field(
+        "both", description="both: the strand says nothing; given: sequences have a direction, as promoters"
+    )
     patience: Positive = Field(3, description="epochs without a better validation MCC before stopping")
     bootstrap: Positive = Field(1_000, description="resamples for the confidence intervals")
     from_scratch: bool = Field(True, description="train the same model from random weights beside it")

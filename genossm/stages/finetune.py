@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -59,9 +59,12 @@ class _Job:
     splits: Splits
     settings: FinetuneSection
     seed: int
-    both_strands: bool
-    backbone_lr_scale: float
     device: torch.device
+
+    @property
+    def both_strands(self) -> bool:
+        """Whether a sequence and its reverse complement are the same to the task."""
+        return self.settings.strands == "both"
 
     @property
     def judged(self) -> Split:
@@ -102,7 +105,7 @@ class _Job:
         options = FitOptions(
             epochs=settings.epochs,
             lr=settings.lr,
-            backbone_lr_scale=self.backbone_lr_scale if pretrained else 1.0,
+            backbone_lr_scale=settings.backbone_lr_scale if pretrained else 1.0,
             weight_decay=settings.weight_decay,
             patience=settings.patience,
         )
@@ -130,19 +133,15 @@ def finetune(
     *,
     settings: FinetuneSection | None = None,
     seed: int = 1,
-    strands: Literal["both", "given"] = "both",
-    backbone_lr_scale: float = 1.0,
 ) -> dict[str, Any]:
     """Train a classifier and its baselines; write the model, ``metrics.json`` and ``predictions.csv`` to ``output``.
 
     Args:
         checkpoint: folder of a language model or of a classifier, whose backbone is the start.
         tables: the labelled sequences. Without a test table, the report is about the validation split.
-        settings: the configuration section.
+        settings: the configuration section. With ``strands: both``, training reads a random strand of each sequence
+            and all else the mean of both.
         seed: of every random choice.
-        strands: ``both`` reads a random strand in training and the mean of both after it; ``given`` is for tasks
-            whose sequences have a direction, as promoters and splice sites.
-        backbone_lr_scale: rate of the pretrained backbone, as a share of the head's.
 
     Returns:
         The content of metrics.json.
@@ -162,11 +161,9 @@ def finetune(
             "train_sha256": splits.train.sha256,
             "valid_sha256": splits.valid.sha256,
             "seed": seed,
-            "strands": strands,
-            "backbone_lr_scale": backbone_lr_scale,
-            **settings.model_dump(include={"epochs", "batch_size", "lr", "weight_decay", "patience"}),
+            **settings.model_dump(exclude={"tasks", "bootstrap", "from_scratch", "device"}),
         }
-        job = _Job(splits, settings, seed, strands == "both", backbone_lr_scale, device)
+        job = _Job(splits, settings, seed, device)
         tuned = job.train("finetune", base, pretrained=True)
         baselines = _baselines(job, base)
         probabilities = {"": tuned.probabilities, **{who: found for who, (found, _) in baselines.items()}}
@@ -272,6 +269,7 @@ class Strands(StrEnum):
 
 
 _DEFAULT = FinetuneSection()
+_STRANDS = Strands(_DEFAULT.strands)
 
 
 def command(
@@ -289,13 +287,13 @@ def command(
     ] = 0.1,
     strands: Annotated[
         Strands, typer.Option(help="both: the strand says nothing; given: sequences have a direction, as promoters.")
-    ] = Strands.BOTH,
+    ] = _STRANDS,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set, at most.")] = _DEFAULT.epochs,
     batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = _DEFAULT.batch_size,
     lr: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = _DEFAULT.lr,
     backbone_lr_scale: Annotated[
         float, typer.Option(min=0, help="Rate of the pretrained backbone, as a share of --lr; 0 freezes it.")
-    ] = 1.0,
+    ] = _DEFAULT.backbone_lr_scale,
     weight_decay: Annotated[float, typer.Option(min=0, help="AdamW decay of matrices.")] = _DEFAULT.weight_decay,
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without a better validation MCC before stopping.")
@@ -315,7 +313,9 @@ def command(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
+        backbone_lr_scale=backbone_lr_scale,
         weight_decay=weight_decay,
+        strands=strands.value,
         patience=patience,
         bootstrap=bootstrap,
         from_scratch=from_scratch,
@@ -327,8 +327,6 @@ def command(
         output,
         settings=settings,
         seed=seed,
-        strands=strands.value,
-        backbone_lr_scale=backbone_lr_scale,
     )
     print(describe(report))
 

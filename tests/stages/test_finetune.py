@@ -197,9 +197,9 @@ def test_three_classes_without_validation_or_test_table(checkpoint: Path, tmp_pa
         assert truth[int(row["line"]) - 1].split(",")[1] == row["label"]
 
 
-def job(model_strands: bool, split: Split) -> stage._Job:
-    splits = Splits(split, split, None)
-    return stage._Job(splits, QUICK, 1, model_strands, 1.0, torch.device("cpu"))
+def job(both_strands: bool, split: Split) -> stage._Job:
+    settings = QUICK.model_copy(update={"strands": "both" if both_strands else "given"})
+    return stage._Job(Splits(split, split, None), settings, 1, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("equivariant", [False, True])
@@ -262,8 +262,8 @@ def test_a_bad_table_is_one_line_and_nothing_is_written(
 def test_a_classifier_can_be_the_start_and_zero_rate_freezes_its_backbone(
     finished: Path, tables: Tables, tmp_path: Path
 ) -> None:
-    settings = QUICK.model_copy(update={"epochs": 1, "from_scratch": False})
-    stage.finetune(finished, tables, tmp_path, settings=settings, backbone_lr_scale=0.0, strands="given")
+    changes = {"epochs": 1, "from_scratch": False, "backbone_lr_scale": 0.0, "strands": "given"}
+    stage.finetune(finished, tables, tmp_path, settings=QUICK.model_copy(update=changes))
     before, after = load_model(finished)[0].state_dict(), load_model(tmp_path)[0].state_dict()
     for name, value in before.items():
         assert torch.equal(value, after[name]) == name.startswith("backbone.")
