@@ -6,8 +6,10 @@ be on their way at once.
 
 Log-likelihoods are natural, over the four bases, summed over the bases of the record; N is context, never scored.
 
-* Causal models: log P(bases), exact. The sequence follows [BOS]; a record longer than ``window`` goes through in
-  chunks with the state carried, which changes nothing but the memory.
+* Causal models: log P(bases), exact. The sequence follows [BOS]; models that were trained without it (published ones)
+  are given no token before the first, whose probability is then 1/4. A record longer than ``window`` goes through in
+  chunks with the state carried, which changes nothing but the memory; a model without a state scores it in pieces of
+  nearly equal length, each by itself.
 * Masked models: the pseudo-log-likelihood, sum of log P(base | all unmasked bases), in ``passes`` interleaved passes:
   pass p hides the bases at i with i mod passes = p, so each base is scored once, with 1 - 1/passes of the others in
   view. A record longer than ``window`` is cut into pieces of nearly equal length, each scored by itself.
@@ -17,6 +19,7 @@ Log-likelihoods are natural, over the four bases, summed over the bases of the r
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 
 import numpy as np
@@ -71,8 +74,12 @@ def _masked_piece(model: LanguageModel, tokens: Tokens, passes: int, both_strand
 
 def _causal_strand(model: LanguageModel, tokens: Tokens, window: int) -> Tensor:
     """The exact log-likelihood of one strand."""
-    shifted = np.concatenate([[np.uint8(vocab.BOS)], tokens[:-1]]).astype(np.int64)
     total = torch.zeros((), dtype=torch.float64, device=_device(model))
+    if model.bos:
+        shifted = np.concatenate([[np.uint8(vocab.BOS)], tokens[:-1]]).astype(np.int64)
+    else:
+        total -= math.log(4) * int(is_base(tokens[:1]).sum())
+        shifted, tokens = tokens[:-1].astype(np.int64), tokens[1:]
     state = None
     for start in range(0, len(tokens), window):
         output = model(torch.from_numpy(shifted[start : start + window])[None].to(total.device), state=state)
@@ -81,6 +88,11 @@ def _causal_strand(model: LanguageModel, tokens: Tokens, window: int) -> Tensor:
         at = np.flatnonzero(is_base(piece))
         total += _summed(output.logits, at, piece[at])
     return total
+
+
+def in_pieces(model: LanguageModel, length: int, window: int) -> bool:
+    """Whether a record of ``length`` tokens is scored in pieces that do not see one another."""
+    return length > min(window, model.max_seqlen or window) and not model.stateful
 
 
 @torch.inference_mode()
@@ -99,12 +111,13 @@ def log_likelihood(model: LanguageModel, tokens: Tokens, *, passes: int, window:
     """
     both_strands = both_strands and not model.config.rc_equivariant
     strands = 2 if both_strands else 1
-    if model.config.objective == "causal":
-        values = [_causal_strand(model, strand, window) for strand in _strands(tokens, both_strands)]
-        return torch.stack(values).sum() / strands
-    pieces = -(-len(tokens) // window)
+    window = min(window, model.max_seqlen or window)
+    pieces = -(-len(tokens) // window) if in_pieces(model, len(tokens), window) else 1
     edges = [len(tokens) * i // pieces for i in range(pieces + 1)]
     cut = [tokens[start:end] for start, end in pairwise(edges)]
+    if model.config.objective == "causal":
+        views = [strand for piece in cut for strand in _strands(piece, both_strands)]
+        return torch.stack([_causal_strand(model, view, window) for view in views]).sum() / strands
     values = [_masked_piece(model, piece, passes, both_strands) for piece in cut if is_base(piece).any()]
     return torch.stack(values).sum() / strands
 

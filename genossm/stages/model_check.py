@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import genossm
 from genossm import vocab
 from genossm.data.fasta import FastaOptions, read_fasta
 from genossm.errors import GenoSSMError
@@ -45,7 +44,7 @@ class Check:
 
 def embedded_genome() -> Path | None:
     """The genome that comes with a checkout, None where only the package is installed."""
-    path = Path(genossm.__file__).resolve().parent.parent / GENOME
+    path = Path(__file__).resolve().parents[2] / GENOME
     return path if path.is_file() else None
 
 

@@ -6,7 +6,7 @@ decimals, per_base, perplexity and probabilities with 6; a field without a value
 * ``ok``: the row has its numbers;
 * ``empty``: the record has no letter;
 * ``no_bases``: it has letters, all of them N;
-* ``too_long``: a classifier reads a record at once, and this one is longer than ``--window``;
+* ``too_long``: a classifier reads a record at once, and this one is longer than ``--window``, or than its model reads;
 * ``not_finite``: the model gave a value that is no number.
 
 Each record is computed by itself (:mod:`genossm.models.likelihood`), so its row has the same bytes in any file, in
@@ -34,7 +34,7 @@ from genossm.config import ScoreSection
 from genossm.data.fasta import FastaOptions, Header, Record, Warnings, read_fasta, stream_fasta
 from genossm.files import atomic_path
 from genossm.models import LanguageModel, SequenceClassifier
-from genossm.models.likelihood import class_probabilities, is_base, log_likelihood
+from genossm.models.likelihood import class_probabilities, in_pieces, is_base, log_likelihood
 from genossm.progress import progress
 from genossm.stages.loading import load_model, pick_device
 from genossm.train.signals import StopRequest
@@ -70,7 +70,7 @@ class _Scorer:
 
     def cuts(self, length: int) -> bool:
         """Whether a record of this length is scored in pieces that do not see one another."""
-        return length > self.window and self.model.config.objective == "masked" and not self.labels
+        return isinstance(self.model, LanguageModel) and in_pieces(self.model, length, self.window)
 
     def start(self, record: Record) -> tuple[str, torch.Tensor | None]:
         """The record's status so far, and its value on the device (None: it has none)."""
@@ -82,7 +82,7 @@ class _Scorer:
             return "ok", log_likelihood(
                 self.model, record.tokens, passes=self.passes, window=self.window, both_strands=self.both_strands
             )
-        if len(record.tokens) > self.window:
+        if len(record.tokens) > min(self.window, self.model.max_seqlen or self.window):
             return "too_long", None
         return "ok", class_probabilities(self.model, record.tokens, both_strands=self.both_strands)
 

@@ -16,7 +16,7 @@ from genossm.models.formats import native
 from genossm.models.formats.caduceus import Caduceus
 from genossm.models.formats.hyenadna import HyenaDNA
 from genossm.models.formats.mamba import MambaFamily
-from genossm.models.formats.naming import ConfigReader, Format, strip_prefixes, to_ours, to_theirs
+from genossm.models.formats.naming import ConfigReader, Format, Name, strip_prefixes, to_ours, to_theirs
 from genossm.models.formats.published import PublishedClassifier, PublishedLanguageModel
 from genossm.models.formats.shapes import SHAPES, PublishedShape
 from genossm.models.formats.vocabularies import is_dna
@@ -141,6 +141,11 @@ def _labels(config: Mapping[str, Any], head: Tensor, path: Path) -> list[str]:
             f"{CLASSIFIER_HEAD} has shape {tuple(head.shape)}: no classifier of two classes or more", path=path
         )
     return [named.get(i, f"LABEL_{i}") for i in range(len(head))]
+
+
+def names(shape: PublishedShape, labels: list[str] | None) -> list[Name]:
+    """The table between our names and the official ones."""
+    return _FORMATS[shape.architecture].names(shape, labels)
 
 
 def export(
