@@ -222,12 +222,31 @@ class _Placeholder:
     def __setstate__(self, _: object) -> None:
         pass
 
-    def __setitem__(self, _: object, __: object) -> None:
-        pass
+
+class _DictPlaceholder:
+    """Stands for a kind of dictionary: a plain one, the only kind that the weights-only reader fills."""
+
+    def __new__(cls, *_: object, **__: object) -> dict[Any, Any]:  # type: ignore[misc]
+        return {}
+
+
+def _stand_in(name: str) -> tuple[type, str]:
+    """A class of its own for each name: the reader looks classes up by identity."""
+    kind = _DictPlaceholder if name.endswith((".defaultdict", ".AttributeDict")) else _Placeholder
+    return type("Placeholder", (kind,), {}), name
+
+
+def _reason(error: Exception) -> str:
+    """What the weights-only reader stumbled over, without its advice to read the file as code."""
+    advice = ("Weights only load failed", "Please file", "Check the doc", "(1)", "(2)", "WeightsUnpickler error")
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not line.startswith(advice)), type(error).__name__)[:200]
 
 
 def _unpickled(path: Path) -> Any:
-    zipped = zipfile.is_zipfile(path)
+    with open(path, "rb") as handle:
+        start = handle.read(4)
+    zipped = start[:2] == b"PK"
     stand_ins: list[Any] = []
     try:
         if zipped:
@@ -242,15 +261,16 @@ def _unpickled(path: Path) -> Any:
                         f"holds {name}, which is code and not weights: the file is refused, and nothing of it was run",
                         path=path,
                     )
-                stand_ins.append((type("Placeholder", (_Placeholder,), {}), name))
+                stand_ins.append(_stand_in(name))
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (GenoSSMError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle can raise anything
-        if not zipped and path.read_bytes()[:2] not in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+        if not zipped and start[:1] != b"\x80":
             text = "cut or damaged: neither a torch file nor a pickle"
+        elif isinstance(error, zipfile.BadZipFile):
+            text = f"cut or damaged: {error}"
         else:
-            lines = [line for line in str(error).splitlines() if "GLOBAL" in line] or str(error).splitlines()[:1]
-            text = f"cannot be read as plain weights, and nothing of it was run: {' '.join(lines)[:200]}"
+            text = f"cannot be read as plain weights, and nothing of it was run: {_reason(error)}"
         raise GenoSSMError(text, path=path) from None
