@@ -153,6 +153,20 @@ class ModelConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _state_space_exists(self) -> Self:
+        init, rule = self.lti.init, self.lti.discretization
+        for mixer in sorted(set(self.layers)):
+            measures = {"legs", "legt", "lagt", "fout"} if mixer in ("s4", "lssl", "lssl_fixed") else None
+            if mixer in ("s4d", "dss", "s5", "liquid_s4"):
+                measures = {"lin", "inv", "legs", "real"}
+            if measures and init not in {"auto", *measures}:
+                raise ValueError(f"lti.init: {mixer} starts from {', '.join(sorted(measures))}, not from {init}")
+            only = {"s4": "bilinear", "dss": "zoh"}.get(mixer)
+            if only and rule not in ("auto", only):
+                raise ValueError(f"lti.discretization: {mixer} is made for {only}, not for {rule}")
+        return self
+
     @property
     def d_inner(self) -> int:
         """Width inside a mixer: expand * d_model."""

@@ -18,7 +18,8 @@ from genossm.models.mixers import MIXERS, build_mixer
 from genossm.models.mixers.base import Mixer
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-5}
-D_MODEL, SEQLEN = 12, 75
+D_MODEL, SEQLEN = 12, 80
+CHUNKS = [7, 1, 1, 64, 5, 2]
 
 
 @pytest.fixture(params=sorted(MIXERS))
@@ -90,7 +91,7 @@ def test_law_1_forward_equals_the_folded_steps(mixer_name: str, dtype: torch.dty
     mixer = make(mixer_name, dtype)
     if not stateful(mixer):
         return
-    x = torch.randn(2, 20, D_MODEL, dtype=dtype)
+    x = torch.randn(2, 10, D_MODEL, dtype=dtype)
     y, last = mixer(x)
     state, steps = mixer.init_state(2), []
     for t in range(x.shape[1]):
@@ -100,15 +101,14 @@ def test_law_1_forward_equals_the_folded_steps(mixer_name: str, dtype: torch.dty
     assert all(close(a, b, dtype) for a, b in zip(last, state, strict=True))
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_law_2_chunks_with_carried_state_equal_one_pass(mixer_name: str, dtype: torch.dtype, chunk: int) -> None:
+def test_law_2_chunks_with_carried_state_equal_one_pass(mixer_name: str, dtype: torch.dtype) -> None:
     mixer = make(mixer_name, dtype)
     if not stateful(mixer):
         return
     x = torch.randn(2, SEQLEN, D_MODEL, dtype=dtype, requires_grad=True)
     whole, last = mixer(x)
     state, parts = None, []
-    for piece in x.split(chunk, dim=1):
+    for piece in x.split(CHUNKS, dim=1):
         y, state = mixer(piece, state=state)
         parts.append(y)
     assert close(whole, torch.cat(parts, dim=1), dtype)
@@ -120,15 +120,14 @@ def test_law_2_chunks_with_carried_state_equal_one_pass(mixer_name: str, dtype: 
         assert close(a, b, dtype)
 
 
-@pytest.mark.parametrize("chunk", [7, 64])
-def test_law_2_bidirectional_sweeps_equal_one_pass(mixer_name: str, dtype: torch.dtype, chunk: int) -> None:
+def test_law_2_bidirectional_sweeps_equal_one_pass(mixer_name: str, dtype: torch.dtype) -> None:
     mixer = make(mixer_name, dtype, bidirectional=True)
     if not stateful(mixer):
         return
     assert isinstance(mixer, Bidirectional)
     x = torch.randn(2, SEQLEN, D_MODEL, dtype=dtype, requires_grad=True)
     whole, _ = mixer(x)
-    pieces = x.split(chunk, dim=1)
+    pieces = x.split(CHUNKS, dim=1)
     forward, state = [], None
     for piece in pieces:
         y, state = mixer.sweep(piece, "forward", state)
@@ -145,25 +144,24 @@ def test_law_2_bidirectional_sweeps_equal_one_pass(mixer_name: str, dtype: torch
 
 
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
-@pytest.mark.parametrize(("left", "right"), [(0, 9), (5, 0), (3, 70)])
-def test_law_3_padding_changes_nothing(
-    mixer_name: str, dtype: torch.dtype, bidirectional: bool, left: int, right: int
-) -> None:
+def test_law_3_padding_changes_nothing(mixer_name: str, dtype: torch.dtype, bidirectional: bool) -> None:
+    """Padding on the right, on the left, and on both sides."""
     block = make(mixer_name, dtype, bidirectional)
-    x = torch.randn(2, 30, D_MODEL, dtype=dtype, requires_grad=True)
-    padded = torch.randn(2, left + 30 + right, D_MODEL, dtype=dtype)
-    padded[:, left : left + 30] = x.detach()
+    length = 90
+    places = torch.tensor([[0], [60], [3]]) + torch.arange(30)
+    mask = torch.zeros(3, length, dtype=torch.bool).scatter(1, places, True)
+    x = torch.randn(3, 30, D_MODEL, dtype=dtype, requires_grad=True)
+    padded = torch.randn(3, length, D_MODEL, dtype=dtype)
+    padded[mask] = x.detach().flatten(0, 1)
     padded.requires_grad_()
-    mask = torch.zeros(2, left + 30 + right, dtype=torch.bool)
-    mask[:, left : left + 30] = True
     alone, alone_state = block(x)
     among, among_state = block(padded, mask=mask)
-    kept = among[:, left : left + 30]
+    kept = among[mask].view_as(alone)
     assert close(alone, kept, dtype)
     for a, b in zip(flat(alone_state), flat(among_state), strict=True):
         assert close(a, b, dtype)
     ours, theirs = gradients(weigh(alone), block, x), gradients(weigh(kept), block, padded)
-    assert close(ours[0], theirs[0][:, left : left + 30], dtype)
+    assert close(ours[0], theirs[0][mask].view_as(x), dtype)
     assert theirs[0][~mask].abs().max() == 0
     assert all(close(a, b, dtype) for a, b in zip(ours[1:], theirs[1:], strict=True))
 
@@ -171,7 +169,7 @@ def test_law_3_padding_changes_nothing(
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
 def test_law_3_packing_changes_nothing(mixer_name: str, dtype: torch.dtype, bidirectional: bool) -> None:
     block = make(mixer_name, dtype, bidirectional)
-    lengths = [1, 30, 2, 17, 64]
+    lengths = [1, 30, 2, 17, 40]
     x = torch.randn(1, sum(lengths), D_MODEL, dtype=dtype, requires_grad=True)
     segments = torch.repeat_interleave(torch.arange(5), torch.tensor(lengths))[None]
     packed, _ = block(x, segments=segments)

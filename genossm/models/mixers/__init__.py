@@ -5,11 +5,18 @@ from __future__ import annotations
 from genossm.config import ModelConfig
 from genossm.models.mixers.base import Mixer
 from genossm.models.mixers.hyena import Hyena
+from genossm.models.mixers.lti import CORES, LTI
 from genossm.models.mixers.mamba import Mamba
-from genossm.models.mixers.s4d import S4D
 from genossm.models.mixers.ssd import SSD
 
-MIXERS: dict[str, type[Mixer]] = {"mamba": Mamba, "s4d": S4D, "ssd": SSD, "linear_attention": SSD, "hyena": Hyena}
+MIXERS: dict[str, type[Mixer]] = {
+    "mamba": Mamba,
+    "ssd": SSD,
+    "linear_attention": SSD,
+    **dict.fromkeys(CORES, LTI),
+    "hyena": Hyena,
+}
+"""Every preset by its name in the configuration."""
 
 
 def build_mixer(config: ModelConfig) -> Mixer:

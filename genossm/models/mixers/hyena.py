@@ -8,6 +8,7 @@ that its filters are made for.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class ImplicitFilter(nn.Module):
         self.bias = nn.Parameter(torch.randn(width))
         self.freq = nn.Parameter(torch.full((1, options.filter_order), options.sine_freq))
         widths = [options.emb_dim, *[options.filter_order] * (options.filter_layers + 1)]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.last = nn.Linear(options.filter_order, width, bias=False)
 
     def forward(self, length: int) -> Tensor:

@@ -8,6 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from genossm.config import ModelConfig
+from genossm.models.ssm.hippo import nplr
+
 S4DInit = Literal["lin", "inv", "legs", "real"]
 
 
@@ -18,6 +21,11 @@ def log_uniform_dt(dim: int, dt_min: float, dt_max: float) -> Tensor:
     near 1 / seqlen it spans the window.
     """
     return torch.exp(torch.rand(dim) * (math.log(dt_max) - math.log(dt_min)) + math.log(dt_min))
+
+
+def initial_log_dt(config: ModelConfig, count: int) -> Tensor:
+    """log dt (count,) of a configuration, float32."""
+    return torch.log(log_uniform_dt(count, config.initial_dt_min, config.dt_max))
 
 
 def s4d_eigenvalues(kind: S4DInit, n: int) -> Tensor:
@@ -34,9 +42,5 @@ def s4d_eigenvalues(kind: S4DInit, n: int) -> Tensor:
     elif kind == "inv":
         imaginary = 2 * n / math.pi * (2 * n / (2 * k + 1) - 1)
     else:
-        size = torch.arange(2 * n, dtype=torch.float64)
-        root = torch.sqrt(2 * size + 1)
-        lower = -torch.outer(root, root).tril(-1) / 2
-        skew = lower - lower.T
-        imaginary = torch.linalg.eigvalsh(skew * -1j).sort().values[n:]
+        imaginary = nplr("legs", 2 * n).eigenvalues.imag
     return torch.complex(torch.full_like(k, -0.5), imaginary)
