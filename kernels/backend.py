@@ -1,7 +1,7 @@
 """Which implementation of an operator runs: chosen by device and dtype, with one override.
 
-``GENOSSM_KERNELS`` may name a backend (``reference``, ``torch``, ``cpu``) for every operator that has it; a
-backend that cannot take the tensors at hand is an error, never a silent detour.
+``GENOSSM_KERNELS`` may name a backend (``reference``, ``torch``, ``cpu``, ``triton``) for every operator that has it;
+a backend that cannot take the tensors at hand is an error, never a silent detour.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 VARIABLE = "GENOSSM_KERNELS"
 
@@ -23,3 +26,15 @@ def pick(operator: str, backends: dict[str, Callable[..., Any]], default: str) -
     if name not in backends:
         raise ValueError(f"{VARIABLE}={name}: {operator} has no such backend; there is {', '.join(backends)}")
     return backends[name]
+
+
+def default(tensor: Tensor) -> str:
+    """The backend for an operator's main input: ``cpu`` for float32 there, ``triton`` on a GPU but for float64.
+
+    Everything else (float64, which is for checks; half precision on a CPU; other devices) goes to ``torch``.
+    """
+    if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
+        return "cpu"
+    if tensor.device.type == "cuda" and tensor.dtype != torch.float64:
+        return "triton"
+    return "torch"

@@ -1,4 +1,4 @@
-"""Our operators in torch's library: schema, CPU implementation, shapes for the compiler.
+"""Our operators in torch's library: schema, implementation, shapes for the compiler.
 
 Plain registration, not ``torch.library.custom_op``: its wrapper imports the whole compiler at the first call, which
 costs every process seconds.
@@ -14,14 +14,22 @@ import torch
 _library = torch.library.Library("genossm", "FRAGMENT")
 
 
-def define(name: str, cpu: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
-    """The operator ``genossm::name``: its schema is read from the annotations of ``cpu``, which mutates nothing.
+GPU = ("CUDA", "CPU")
+"""Where a Triton kernel may run: a GPU, and a CPU for Triton's interpreter (the launchers refuse it otherwise)."""
+
+
+def define(
+    name: str, run: Callable[..., Any], fake: Callable[..., Any], devices: tuple[str, ...] = ("CPU",)
+) -> Callable[..., Any]:
+    """The operator ``genossm::name``: its schema is read from the annotations of ``run``, which mutates nothing.
 
     Args:
-        cpu: what runs on CPU tensors.
+        run: what runs on tensors of ``devices``.
         fake: the same signature; returns empty tensors of the right shapes, strides and dtypes.
+        devices: dispatch keys.
     """
-    _library.define(name + torch.library.infer_schema(cpu, mutates_args=()))
-    _library.impl(name, cpu, "CPU")
+    _library.define(name + torch.library.infer_schema(run, mutates_args=()))
+    for device in devices:
+        _library.impl(name, run, device)
     torch.library.register_fake(f"genossm::{name}", fake, lib=_library)
     return getattr(torch.ops.genossm, name).default

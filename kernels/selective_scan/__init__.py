@@ -11,11 +11,13 @@ from genossm.kernels import backend
 from genossm.kernels.selective_scan.blocked import selective_scan_blocked
 from genossm.kernels.selective_scan.op import selective_scan_cpu
 from genossm.kernels.selective_scan.reference import selective_scan_ref
+from genossm.kernels.selective_scan.triton_op import selective_scan_triton
 
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "reference": selective_scan_ref,
     "torch": selective_scan_blocked,
     "cpu": selective_scan_cpu,
+    "triton": selective_scan_triton,
 }
 
 
@@ -58,8 +60,7 @@ def selective_scan(
         ValueError: shapes that do not fit together.
     """
     _check(u, dt, A, B, C, D, z, dt_bias, initial_state, mask, segments)
-    fast = u.device.type == "cpu" and u.dtype == torch.float32
-    run = backend.pick("selective_scan", BACKENDS, "cpu" if fast else "torch")
+    run = backend.pick("selective_scan", BACKENDS, backend.default(u))
     return run(
         u, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus,
         initial_state=initial_state, mask=mask, segments=segments, reverse=reverse,
