@@ -14,6 +14,7 @@ placeholders. A name of any other kind (``os.system``, say) is a reason to refus
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -236,11 +237,17 @@ def _stand_in(name: str) -> tuple[type, str]:
     return type("Placeholder", (kind,), {}), name
 
 
-def _reason(error: Exception) -> str:
+def _code(path: Path, name: str) -> GenoSSMError:
+    text = f"holds {name}, which is code and not weights: the file is refused, and nothing of it was run"
+    return GenoSSMError(text, path=path)
+
+
+def _fault(path: Path, error: Exception) -> GenoSSMError:
     """What the weights-only reader stumbled over, without its advice to read the file as code."""
-    advice = ("Weights only load failed", "Please file", "Check the doc", "(1)", "(2)", "WeightsUnpickler error")
-    lines = [line.strip() for line in str(error).splitlines()]
-    return next((line for line in lines if line and not line.startswith(advice)), type(error).__name__)[:200]
+    if named := re.search(r"GLOBAL ([\w.]+\w)", str(error)):
+        return _code(path, named[1])
+    reason = str(error).split("WeightsUnpickler error:")[-1].strip().splitlines() or [type(error).__name__]
+    return GenoSSMError(f"cannot be read as plain weights, and nothing of it was run: {reason[0][:200]}", path=path)
 
 
 def _unpickled(path: Path) -> Any:
@@ -257,20 +264,15 @@ def _unpickled(path: Path) -> Any:
                     )
             for name in sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)):
                 if not name.startswith(_HARMLESS) or name in _HARMFUL:
-                    raise GenoSSMError(
-                        f"holds {name}, which is code and not weights: the file is refused, and nothing of it was run",
-                        path=path,
-                    )
+                    raise _code(path, name)
                 stand_ins.append(_stand_in(name))
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
     except (GenoSSMError, MemoryError):
         raise
+    except zipfile.BadZipFile as error:
+        raise GenoSSMError(f"cut or damaged: {error}", path=path) from None
     except Exception as error:  # a damaged pickle can raise anything
         if not zipped and start[:1] != b"\x80":
-            text = "cut or damaged: neither a torch file nor a pickle"
-        elif isinstance(error, zipfile.BadZipFile):
-            text = f"cut or damaged: {error}"
-        else:
-            text = f"cannot be read as plain weights, and nothing of it was run: {_reason(error)}"
-        raise GenoSSMError(text, path=path) from None
+            raise GenoSSMError("cut or damaged: neither a torch file nor a pickle", path=path) from None
+        raise _fault(path, error) from None
