@@ -60,7 +60,7 @@ def _complement(shape: PublishedShape) -> list[int]:
         return shape.complement
     complement = list(range(shape.vocab_size))
     if shape.vocabulary is not None and is_dna(shape.vocabulary):
-        table = own_ids(shape.vocabulary) or complement
+        table = own_ids(shape.vocabulary) or list(range(vocab.VOCAB_SIZE))
         for base in vocab.BASES:
             complement[table[base]] = table[vocab.COMPLEMENT[base]]
     return complement

@@ -1,0 +1,50 @@
+"""Published models with random weights, written as the official code would write them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from genossm import vocab
+from genossm.models import build_model
+from genossm.models.formats.registry import export
+from genossm.models.formats.shapes import SHAPES
+from genossm.models.formats.vocabularies import HOUSE, PLANT
+
+PLANT_COMPLEMENT = [0, 1, 2, 6, 5, 4, 3, 7]
+COMMON = {"d_model": 12, "n_layer": 2, "vocab_size": 16, "vocabulary": HOUSE}
+MAMBA = {**COMMON, "d_state": 4, "dt_rank": 1}
+CADUCEUS = {
+    **MAMBA, "architecture": "caduceus", "objective": "masked", "bidirectional": True, "rc_equivariant": True,
+    "fused_add_norm": True, "complement": vocab.COMPLEMENT.tolist(),
+}  # fmt: skip
+MODELS: dict[str, dict[str, Any]] = {
+    "caduceus-ps": {**CADUCEUS, "n_layer": 3},
+    "caduceus-ph": {**CADUCEUS, "rc_equivariant": False, "complement": None},
+    "plantcaduceus": {**CADUCEUS, "vocab_size": 8, "vocabulary": PLANT, "complement": PLANT_COMPLEMENT},
+    "hyenadna": {
+        **COMMON, "architecture": "hyenadna", "objective": "causal", "max_seqlen": 300, "d_inner": 24, "emb_dim": 5,
+        "filter_order": 8, "tie_embeddings": False,
+    },
+    "mamba": {**MAMBA, "architecture": "mamba", "objective": "causal"},
+    "mamba2": {
+        **COMMON, "architecture": "mamba2", "objective": "causal", "d_state": 4, "head_dim": 8, "tie_embeddings": False,
+    },
+}  # fmt: skip
+
+
+def write_published(folder: Path, name: str, labels: list[str] | None = None, **changes: Any) -> Path:
+    """A hub folder of a small random model: its predictions are near uniform, as at the start of a training."""
+    torch.manual_seed(0)
+    content = {**MODELS[name], **changes}
+    shape = SHAPES[content["architecture"]].model_validate(content)
+    model = build_model(shape) if labels is None else build_model(shape, len(labels))
+    config, tensors = export(shape, labels, model.state_dict())
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors")
+    return folder
