@@ -97,5 +97,5 @@ def test_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENOSSM_KERNELS", "triton")
     chosen, _ = selective_scan(**inputs)
     assert torch.equal(chosen, selective_scan_triton(**inputs)[0])
-    with pytest.raises(ValueError, match="takes float32, bfloat16 or float16; u is torch.float64"):
+    with pytest.raises(ValueError, match=r"takes float32, bfloat16 or float16; u is torch\.float64"):
         selective_scan(**{name: value.double() for name, value in inputs.items()})

@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
-if os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.exit("these tests run under TRITON_INTERPRET=1; tests/kernels/triton/test_interpreter.py starts them", 2)
 
-from triton.runtime import interpreter
+def span(tensor: Tensor) -> int:
+    """Bytes from the first element of a tensor to the end of its last."""
+    if tensor.numel() == 0:
+        return 0
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return (last + 1) * tensor.element_size()
 
 
 class Watch:
@@ -29,13 +33,7 @@ class Watch:
         self.touched: dict[bool, list[tuple[int, np.ndarray]]] = {False: [], True: []}
 
     def begin(self, arguments: tuple[Any, ...]) -> None:
-        tensors = [v for v in arguments if hasattr(v, "data_ptr")]
-        self.spans = []
-        for v in tensors:
-            last = sum((size - 1) * stride for size, stride in zip(v.shape, v.stride(), strict=True))
-            self.spans.append(
-                (v.data_ptr(), v.data_ptr() + (last + 1) * v.element_size() if v.numel() else v.data_ptr())
-            )
+        self.spans = [(v.data_ptr(), v.data_ptr() + span(v)) for v in arguments if isinstance(v, Tensor)]
         self.touched = {False: [], True: []}
         self.launches += 1
 
@@ -62,6 +60,9 @@ class Watch:
 @pytest.fixture(autouse=True)
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     """Every launch of a test is watched; a test that launches nothing fails."""
+    assert os.environ.get("TRITON_INTERPRET") == "1", "tests/kernels/triton/test_interpreter.py runs these"
+    from triton.runtime import interpreter
+
     seen = Watch()
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
     load, store, call = builder.create_masked_load, builder.create_masked_store, executor.__call__
