@@ -27,7 +27,7 @@ def build_model(
     return LanguageModel(config) if num_labels is None else SequenceClassifier(config, num_labels)
 
 
-_STATE_SPACE = ("A_log", "A_log_real", "A_imag", "log_dt", "dt_bias", "D", "C")
+_STATE_SPACE = ("A", "A_log", "A_log_real", "A_imag", "B", "C", "D", "P", "log_dt", "dt_bias", "freq")
 
 
 def no_decay(name: str, parameter: nn.Parameter) -> bool:

@@ -46,11 +46,9 @@ def delta_rule(
         ValueError: shapes that do not fit together.
     """
     batch, seqlen, heads, keys = r.shape
+    like_r = {"w": w, "k": k, "kappa": kappa, "a": a}
     wanted = {
-        **{
-            name: (part, (batch, seqlen, heads, keys))
-            for name, part in (("w", w), ("k", k), ("kappa", kappa), ("a", a))
-        },
+        **{name: (value, (batch, seqlen, heads, keys)) for name, value in like_r.items()},
         "v": (v, (batch, seqlen, heads, v.shape[-1])),
         "initial_state": (initial_state, (batch, heads, keys, v.shape[-1])),
         "mask": (mask, (batch, seqlen)),

@@ -18,13 +18,17 @@ def long_conv_fft(
     reverse: bool = False,
 ) -> Tensor:
     """Arguments and result as :func:`genossm.kernels.long_conv.long_conv`."""
-    x, *where = (None if v is None else v.flip(1) for v in (u, mask, segments)) if reverse else (u, mask, segments)
-    assert x is not None
+    x = u
+    if reverse:
+        x = u.flip(1)
+        mask = None if mask is None else mask.flip(1)
+        segments = None if segments is None else segments.flip(1)
     if mask is None and segments is None:
         y = _convolve(x, k)
     else:
-        rows = unpack(*x.shape[:2], *where, x.device)
-        y = rows.scatter(_convolve(rows.gather(x), k), *x.shape[:2])
+        batch, seqlen = x.shape[:2]
+        rows = unpack(batch, seqlen, mask, segments, x.device)
+        y = rows.scatter(_convolve(rows.gather(x), k), batch, seqlen)
     y = y.flip(1) if reverse else y
     return y if D is None else y + D * u
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from genossm.kernels.segments import starts
-from genossm.kernels.wkv.reference import EMPTY, Triple, empty, merge
+from genossm.kernels.wkv.reference import EMPTY, Triple, choose, empty, merge
 
 LANE = 64
 BLOCK = 64 * LANE
@@ -60,10 +60,10 @@ def _block(
     local, alone = empty(one), []
     for j in range(lane):
         if j:  # a segment that starts with the lane finds the local state empty anyway
-            local = _chosen(begins[:, :, j], empty(one), local)
+            local = choose(begins[:, :, j], empty(one), local)
         alone.append(local)
         after = merge((local[0], local[1], local[2] + w), (v[:, :, j], one, k[:, :, j]))
-        local = _chosen(kept[:, :, j], after, local)
+        local = choose(kept[:, :, j], after, local)
     # what the lane started from, at each of its tokens: older by the tokens before it, gone behind a border
     steps = kept.cumsum(2)
     gone = begins.cumsum(2) > 0
@@ -73,7 +73,7 @@ def _block(
     entries = []
     for i in range(k.shape[1]):
         entries.append(carried)
-        older = _chosen(ended[:, i], empty(carried[0]), (carried[0], carried[1], carried[2] + over[:, i]))
+        older = choose(ended[:, i], empty(carried[0]), (carried[0], carried[1], carried[2] + over[:, i]))
         carried = merge(older, (local[0][:, i], local[1][:, i], local[2][:, i]))
     num, den, top = (torch.stack(part, dim=1)[:, :, None] for part in zip(*entries, strict=True))
     top = torch.where(gone, EMPTY, top + age)
@@ -81,7 +81,3 @@ def _block(
     both = merge((num, den, top), (before[0], before[1], before[2]))
     y_num, y_den, _ = merge(both, (v, torch.ones_like(v), k + u))
     return (y_num / y_den).view(batch, -1, dim)[:, :length], *carried
-
-
-def _chosen(where: Tensor, a: Triple, b: Triple) -> Triple:
-    return torch.where(where, a[0], b[0]), torch.where(where, a[1], b[1]), torch.where(where, a[2], b[2])

@@ -32,6 +32,11 @@ def merge(a: Triple, b: Triple) -> Triple:
     return left * a[0] + right * b[0], left * a[1] + right * b[1], top
 
 
+def choose(where: Tensor, a: Triple, b: Triple) -> Triple:
+    """``a`` where it is True, else ``b``."""
+    return torch.where(where, a[0], b[0]), torch.where(where, a[1], b[1]), torch.where(where, a[2], b[2])
+
+
 def wkv_ref(
     k: Tensor,
     v: Tensor,
@@ -50,13 +55,10 @@ def wkv_ref(
     ys: list[Tensor] = [k] * seqlen
     for t in reversed(range(seqlen)) if reverse else range(seqlen):
         if resets is not None:
-            at = resets[:, t, None]
-            state = tuple(torch.where(at, e, s) for e, s in zip(empty(k[:, 0]), state, strict=True))  # type: ignore
+            state = choose(resets[:, t, None], empty(k[:, 0]), state)
         one = torch.ones_like(k[:, t])
         num, den, _ = merge(state, (v[:, t], one, k[:, t] + u))
         ys[t] = num / den
         after = merge((state[0], state[1], state[2] + w), (v[:, t], one, k[:, t]))
-        if mask is not None:
-            after = tuple(torch.where(mask[:, t, None], a, s) for a, s in zip(after, state, strict=True))  # type: ignore
-        state = after
+        state = after if mask is None else choose(mask[:, t, None], after, state)
     return torch.stack(ys, dim=1), state

@@ -102,6 +102,6 @@ def test_wrong_shapes_are_named() -> None:
     k = torch.randn(1, 5, 3)
     with pytest.raises(ValueError, match=r"u must be \(3,\), is \(2,\)"):
         rwkv4.wkv(k, k, k[0, 0], k[0, 0, :2])
+    inputs = delta_inputs(1, 5, 2)
     with pytest.raises(ValueError, match=r"kappa must be \(1, 5, 2, 4\), is \(1, 5, 2, 3\)"):
-        inputs = delta_inputs(1, 5, 2)
         rwkv7.delta_rule(**{**inputs, "kappa": inputs["kappa"][..., :3]})
