@@ -67,7 +67,7 @@ def _fetched(name: str, revision: str | None) -> HubModel:
         info = HfApi().model_info(name, revision=revision, files_metadata=True)
         files = info.siblings or []
         wanted = _choose([file.rfilename for file in files], name)
-        folder = snapshot_download(name, revision=info.sha, allow_patterns=wanted)
+        folder = Path(snapshot_download(name, revision=revision, allow_patterns=wanted))
     except GenoSSMError:
         raise
     except HFValidationError as error:
@@ -79,7 +79,7 @@ def _fetched(name: str, revision: str | None) -> HubModel:
         print(f"warning: {PREFIX}{name}: the hub cannot be reached ({detail}); trying the cache", file=sys.stderr)
         return _cached(name, revision, "the hub cannot be reached")
     known = {f.rfilename: f.lfs.sha256 for f in files if f.lfs is not None and f.rfilename in wanted}
-    return HubModel(Path(folder), name, str(info.sha), known)
+    return HubModel(folder, name, folder.name, known if folder.name == info.sha else {})
 
 
 def _refused(name: str, error: Exception) -> GenoSSMError:
@@ -111,12 +111,16 @@ def _cached(name: str, revision: str | None, why: str) -> HubModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        raise GenoSSMError(
-            f"{PREFIX}{name}: {why}, and the model is not in the cache: fetch it once where there is network (copy"
-            " ~/.cache/huggingface), or give the path of a folder with its config.json and weights",
-            exit_code=ExitCode.NETWORK,
-        ) from None
-    return HubModel(folder, name, folder.name, {})
+    for patterns in _WEIGHTS:
+        try:
+            wanted = ["config.json", *patterns]
+            folder = Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=wanted))
+        except LocalEntryNotFoundError:
+            continue
+        if any(True for pattern in patterns for _ in folder.glob(pattern)):
+            return HubModel(folder, name, folder.name, {})
+    raise GenoSSMError(
+        f"{PREFIX}{name}: {why}, and the model is not in the cache: fetch it once where there is network (copy"
+        " ~/.cache/huggingface), or give the path of a folder with its config.json and weights",
+        exit_code=ExitCode.NETWORK,
+    )
