@@ -142,9 +142,9 @@ def _amd(text: str) -> Figures:
         found = re.search(rf"\.{name}:\s+(\d+)", text)
         return int(found.group(1)) if found else 0
 
-    spilled = value("vgpr_spill_count") + value("sgpr_spill_count")
+    spilled = value("vgpr_spill_count")  # scalars that spill go to lanes of vector registers, not to memory
     labels = re.compile(r"^(\.LBB\d+_\d+):")
-    code = re.compile(r"^\s+([a-z]\w+)(?:\s.*?(\.LBB\d+_\d+))?\s*(?:;.*)?$")
+    code = re.compile(r"^\s+([a-z]\w+)(?:\s+(?:\S*(\.LBB\d+_\d+))?.*)?$")
     return Figures(value("vgpr_count"), spilled, value("group_segment_fixed_size"), _spans(text, labels, code))
 
 

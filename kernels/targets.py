@@ -99,3 +99,8 @@ def marks(mask: Tensor | None, resets: Tensor | None) -> tuple[Tensor | None, in
         return padding.contiguous(), 1
     cut = resets.to(torch.uint8) * 2
     return (cut if padding is None else cut + padding).contiguous(), 2
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is at least ``number``: what a block of Triton must span."""
+    return 1 << max(0, number - 1).bit_length()

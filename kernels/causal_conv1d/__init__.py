@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from genossm.kernels import backend
 from genossm.kernels.causal_conv1d.op import causal_conv1d_cpu
 from genossm.kernels.causal_conv1d.reference import causal_conv1d_ref
+from genossm.kernels.causal_conv1d.triton_op import causal_conv1d_triton
 
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "reference": causal_conv1d_ref,
     "torch": causal_conv1d_ref,
     "cpu": causal_conv1d_cpu,
+    "triton": causal_conv1d_triton,
 }
 
 
@@ -59,6 +60,5 @@ def causal_conv1d(
     for name, (value, shape) in wanted.items():
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{name} must be {shape}, is {tuple(value.shape)}")
-    fast = x.device.type == "cpu" and x.dtype == torch.float32
-    run = backend.pick("causal_conv1d", BACKENDS, "cpu" if fast else "torch")
+    run = backend.pick("causal_conv1d", BACKENDS, backend.default(x))
     return run(x, weight, bias, silu=silu, initial_taps=initial_taps, mask=mask, segments=segments, reverse=reverse)

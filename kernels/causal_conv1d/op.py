@@ -23,7 +23,7 @@ def tokens_since_start(segments: Tensor, mask: Tensor | None, limit: int, revers
     begins = starts(segments, mask, reverse=reverse)
     assert begins is not None
     begins = begins.flip(1) if reverse else begins
-    position = torch.arange(begins.shape[1]).expand_as(begins)
+    position = torch.arange(begins.shape[1], device=begins.device).expand_as(begins)
     since = position - torch.where(begins, position, -limit).cummax(dim=1).values
     since = since.clamp(max=limit).to(torch.uint8)
     return (since.flip(1) if reverse else since).contiguous()

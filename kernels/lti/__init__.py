@@ -9,8 +9,13 @@ from torch import Tensor
 from genossm.kernels import backend
 from genossm.kernels.lti.blocked import lti_blocked
 from genossm.kernels.lti.reference import lti_ref
+from genossm.kernels.lti.triton_op import lti_triton
 
-BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"reference": lti_ref, "torch": lti_blocked}
+BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "reference": lti_ref,
+    "torch": lti_blocked,
+    "triton": lti_triton,
+}
 
 
 def lti(
@@ -51,5 +56,5 @@ def lti(
     for name, (value, shape) in wanted.items():
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{name} must be {shape}, is {tuple(value.shape)}")
-    run = backend.pick("lti", BACKENDS, "torch")
+    run = backend.pick("lti", BACKENDS, "triton" if backend.default(u) == "triton" else "torch")
     return run(u, lam, C, initial_state=initial_state, mask=mask, segments=segments, reverse=reverse)
