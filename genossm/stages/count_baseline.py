@@ -20,6 +20,7 @@ from genossm.config import ModelConfig
 from genossm.data.intervals import Interval, hold_out, merge_windows, pieces, spread_tiles, total_length
 from genossm.errors import GenoSSMError
 from genossm.files import atomic_write
+from genossm.models.formats.shapes import PublishedShape
 from genossm.progress import progress
 from genossm.stages.language_modelling import Batch, LanguageModelling, hold_back, read_all
 
@@ -27,7 +28,7 @@ STRETCH = 1 << 22
 """bp that are read and counted at a time."""
 
 
-def count_baseline(task: LanguageModelling, model: ModelConfig, path: Path) -> dict[str, Any]:
+def count_baseline(task: LanguageModelling, model: ModelConfig | PublishedShape, path: Path) -> dict[str, Any]:
     """Losses of the count tables for every k, from ``path`` if they stand there already, else computed and written.
 
     A model that reads both strands, by augmentation or by construction, has tables that count both.
@@ -45,6 +46,7 @@ def count_baseline(task: LanguageModelling, model: ModelConfig, path: Path) -> d
         "mask_fraction": section.mask_fraction if task.objective == "masked" else None,
         "max_k": section.baseline_max_k,
         "both_strands": both_strands,
+        **({} if task.bos else {"first_base": False}),
     }
     known = _read(path)
     if known.get("identity") == identity:
@@ -56,7 +58,7 @@ def count_baseline(task: LanguageModelling, model: ModelConfig, path: Path) -> d
     tiles = spread_tiles(held, length, len(task.held_out.tokens)) if length else []
     if not tiles:
         raise GenoSSMError("too little training sequence for the count baseline", path=tokens.path)
-    tuning = hold_back(*read_all(tokens, tiles), task.objective, section.mask_fraction, step=1)
+    tuning = hold_back(*read_all(tokens, tiles), task.objective, section.mask_fraction, step=1, bos=task.bos)
     if not tuning.targets.any():
         raise GenoSSMError("the tuning share of the training sequence has no base to predict", path=tokens.path)
     with progress("count baseline", total_length(stretches)) as advance:

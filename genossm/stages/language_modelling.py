@@ -2,7 +2,8 @@
 
 Masked objective: a share of the bases is hidden, and each is to be told from both sides. In training they are shown by
 the 80/10/10 rule; in validation every one of them is [MASK], so that neither the model nor the count table beside it
-ever sees an answer. Causal objective: [BOS], then the sequence; every base is to be told from those before it.
+ever sees an answer. Causal objective: [BOS], then the sequence; every base is to be told from those before it. A model
+that was trained without [BOS] is not given it here either, so that the first base is no target.
 
 A target is always one of A, C, G, T; probabilities are taken over these four. The training objective weighs soft-masked
 bases down; the losses that are shown, of training and validation, do not.
@@ -71,12 +72,25 @@ def shift_right(tokens: Tokens) -> npt.NDArray[np.int64]:
     return np.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=vocab.BOS).astype(np.int64)
 
 
+def causal_batch(tokens: Tokens, soft_mask: npt.NDArray[np.bool_], *, bos: bool) -> Batch:
+    """A batch in which every base is to be told from those before it; with ``bos`` also the first."""
+    targets = is_base(tokens)
+    targets[:, :1] &= bos
+    return Batch(shift_right(tokens), tokens, targets, soft_mask)
+
+
 def hold_back(
-    tokens: Tokens, soft_mask: npt.NDArray[np.bool_], objective: Objective, mask_fraction: float, step: int = 0
+    tokens: Tokens,
+    soft_mask: npt.NDArray[np.bool_],
+    objective: Objective,
+    mask_fraction: float,
+    step: int = 0,
+    *,
+    bos: bool = True,
 ) -> Batch:
     """A batch to be judged by: fixed targets; where they are hidden, every one is [MASK]."""
     if objective == "causal":
-        return Batch(shift_right(tokens), tokens, is_base(tokens), soft_mask)
+        return causal_batch(tokens, soft_mask, bos=bos)
     _, targets = mask_tokens(tokens, seed=HELD_OUT_SEED, step=step, mask_fraction=mask_fraction)
     return Batch(np.where(targets, vocab.MASK, tokens).astype(np.int64), tokens, targets, soft_mask)
 
@@ -92,6 +106,8 @@ def target_losses(model: nn.Module, batch: Batch, device: torch.device) -> Tenso
     input_ids = torch.from_numpy(batch.input_ids).to(device)
     targets = torch.from_numpy(batch.targets).to(device)
     answers = torch.from_numpy(batch.tokens[batch.targets].astype(np.int64) - vocab.FIRST_BASE).to(device)
+    if not getattr(model, "bos", True):  # the sequence itself, without the [BOS] before it and with no first target
+        input_ids, targets = input_ids[:, 1:], targets[:, 1:]
     with autocast(device):
         logits = model(input_ids).logits
     return -base_log_probs(logits[targets]).gather(1, answers[:, None])[:, 0]
@@ -106,19 +122,27 @@ class LanguageModelling:
         section: batch_size, seqlen, mask_fraction, soft_mask_weight, rc_augment, valid_tokens.
         seed: of windows, crops, strands and masks.
         device: where the model is.
+        bos: whether a causal model is given [BOS].
     """
 
     def __init__(
-        self, tokens: TokensFile, objective: Objective, section: PretrainSection, seed: int, device: torch.device
+        self,
+        tokens: TokensFile,
+        objective: Objective,
+        section: PretrainSection,
+        seed: int,
+        device: torch.device,
+        *,
+        bos: bool = True,
     ) -> None:
-        self.tokens, self.objective, self.section = tokens, objective, section
+        self.tokens, self.objective, self.section, self.bos = tokens, objective, section, bos
         self.seed, self.device = seed, device
         self.seqlen = section.seqlen or tokens.window
         self.windows = tokens.windows("train")
         wanted = -(-section.valid_tokens // self.seqlen)
         stretches = merge_windows(tokens.windows("valid"), tokens.window)
         self.held_out = hold_back(
-            *read_all(tokens, spread_tiles(stretches, self.seqlen, wanted)), objective, section.mask_fraction
+            *read_all(tokens, spread_tiles(stretches, self.seqlen, wanted)), objective, section.mask_fraction, bos=bos
         )
 
     @property
@@ -141,7 +165,7 @@ class LanguageModelling:
         if self.section.rc_augment:
             tokens, soft_mask = flip_strands(tokens, soft_mask, strand_flips(self.seed, step, len(tokens)))
         if self.objective == "causal":
-            return Batch(shift_right(tokens), tokens, is_base(tokens), soft_mask)
+            return causal_batch(tokens, soft_mask, bos=self.bos)
         input_ids, targets = mask_tokens(tokens, seed=self.seed, step=step, mask_fraction=self.section.mask_fraction)
         return Batch(input_ids, tokens, targets, soft_mask)
 

@@ -14,12 +14,12 @@ from pydantic import ValidationError
 from genossm.config import ModelConfig, PretrainSection, load_config, load_model_config
 from genossm.data.tokens_h5 import TokensFile, open_tokens
 from genossm.errors import GenoSSMError
-from genossm.files import atomic_write, locked
-from genossm.models import build_model, no_decay
+from genossm.files import atomic_write, locked, sha256_of
+from genossm.models import LanguageModel, build_model, no_decay
 from genossm.stages.count_baseline import count_baseline
 from genossm.stages.language_modelling import LanguageModelling
-from genossm.stages.loading import pick_device
-from genossm.train.checkpoint import checkpoint_config, export_model, is_good, newest_checkpoint
+from genossm.stages.loading import load_model, pick_device
+from genossm.train.checkpoint import WEIGHTS, checkpoint_config, export_model, is_good, newest_checkpoint
 from genossm.train.checkpoint import load_config as load_checkpoint_config
 from genossm.train.log import warn
 from genossm.train.loop import LoopSettings, Trainer
@@ -31,7 +31,13 @@ _FREE = {"genome", "keep", "checkpoint_every", "baseline_max_k", "device"}
 
 
 def pretrain(
-    tokens: Path, output: Path, model: ModelConfig, section: PretrainSection, seed: int = 1, *, restart: bool = False
+    tokens: Path,
+    output: Path,
+    model: ModelConfig | Path,
+    section: PretrainSection,
+    seed: int = 1,
+    *,
+    restart: bool = False,
 ) -> dict[str, Any]:
     """Train a language model in the folder ``output``, or go on with the run that was interrupted there.
 
@@ -40,7 +46,9 @@ def pretrain(
 
     Args:
         tokens: a tokens file with windows for train and valid.
-        model: shape and objective. section: how to train; its ``genome`` is not looked at. seed: of all random choices.
+        model: shape and objective, to begin from random weights; or the folder of a language model, trained here or
+            imported, to go on from its weights.
+        section: how to train; its ``genome`` is not looked at. seed: of all random choices.
         restart: where ``output`` holds a run with other settings, remove it and begin anew; else it is refused.
 
     Returns:
@@ -53,22 +61,25 @@ def pretrain(
     device = pick_device(section.device)
     with locked(output / ".lock", "the run"), StopRequest() as stop, open_tokens(tokens) as opened:
         _check_fit(opened, section)
+        torch.manual_seed(seed)
+        network, origin = _network(model)
         training = {
             **section.model_dump(exclude=_FREE),
             "seqlen": section.seqlen or opened.window,
             "seed": seed,
             "tokens_sha256": opened.sha256,
+            **origin,
         }
-        config = checkpoint_config("language_model", model.model_dump(), training)
+        _check_reach(network, training["seqlen"])
+        config = checkpoint_config("language_model", network.config.model_dump(mode="json"), training)
         finished = _finished(output, config)
         if finished is not None:
             return finished
         (output / METRICS).unlink(missing_ok=True)
         if restart:
             _remove_other_run(output, config)
-        torch.manual_seed(seed)
-        network = build_model(model).to(device)
-        task = LanguageModelling(opened, model.objective, section, seed, device)
+        network.to(device)
+        task = LanguageModelling(opened, network.config.objective, section, seed, device, bos=network.bos)
         if not task.held_out.targets.any():
             raise GenoSSMError("the validation windows hold no base to predict", path=tokens)
         trainer = Trainer(
@@ -80,7 +91,7 @@ def pretrain(
             no_decay=no_decay,
             stop=stop,
         )
-        baseline = count_baseline(task, model, output / "baselines.json")
+        baseline = count_baseline(task, network.config, output / "baselines.json")
         stop.hold()
         records = trainer.run()
         export_model(output, config, network.state_dict())
@@ -88,6 +99,21 @@ def pretrain(
         metrics = _metrics(records, baseline, training, facts)
         atomic_write(output / METRICS, json.dumps(metrics, indent=2) + "\n")
         return metrics
+
+
+def _network(model: ModelConfig | Path) -> tuple[LanguageModel, dict[str, str]]:
+    """The model to train, on the CPU, and what its provenance says of where it began."""
+    if not isinstance(model, Path):
+        return build_model(model), {}
+    network, _ = load_model(model)
+    if not isinstance(network, LanguageModel):
+        raise GenoSSMError("a classifier; pretraining goes on from a language model", path=model)
+    return network, {"checkpoint_sha256": sha256_of(model / WEIGHTS)}
+
+
+def _check_reach(network: LanguageModel, seqlen: int) -> None:
+    if network.max_seqlen is not None and seqlen > network.max_seqlen:
+        raise GenoSSMError(f"--seqlen: this model reads at most {network.max_seqlen:,} bp, not {seqlen:,}")
 
 
 def _check_fit(tokens: TokensFile, section: PretrainSection) -> None:
@@ -180,6 +206,10 @@ def command(
         str | None,
         typer.Option(help="The model's shape: a YAML file, or a preset as tiny, small, base [default: tiny]"),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="In place of --model: go on from this language model, trained here or imported."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A config.yaml: its pretrain section, model and seed, where not given here.")
     ] = None,
@@ -214,15 +244,17 @@ def command(
     Example: genossm pretrain tokens/yeast.h5 --output pretrain/tiny --model tiny --steps 600 --seqlen 2048
     """
     given = {name: value for name, value in locals().items() if name in PretrainSection.model_fields}
+    given_model = model is not None
     base: dict[str, Any] = {"genome": tokens.stem}
     if config is not None:
         whole = load_config(config)
         base, model = whole.pretrain.model_dump(), model or whole.model
         seed = whole.seed if seed is None else seed
     section = _section(base, {name: value for name, value in given.items() if value is not None})
-    metrics = pretrain(
-        tokens, output, find_model(model or "tiny", config), section, 1 if seed is None else seed, restart=restart
-    )
+    if checkpoint is not None and given_model:
+        raise GenoSSMError("--model and --checkpoint: give one of them")
+    start = checkpoint or find_model(model or "tiny", config)
+    metrics = pretrain(tokens, output, start, section, 1 if seed is None else seed, restart=restart)
     baseline = metrics["baseline"]
     print(f"model: {output} ({metrics['parameters']:,} parameters)")
     print(f"validation loss: {metrics['valid_loss']:.4f} nats per base (uniform {metrics['uniform']:.4f})")

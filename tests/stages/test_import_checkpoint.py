@@ -17,14 +17,21 @@ from safetensors.torch import load_file, save_file
 
 import genossm
 from genossm import cli, vocab
+from genossm.config import FinetuneSection
 from genossm.errors import GenoSSMError
+from genossm.files import sha256_of
 from genossm.models import LanguageModel, SequenceClassifier
 from genossm.models.embeddings import average_strands, embed, mean_pool
 from genossm.models.likelihood import log_likelihood
+from genossm.stages.export import export_checkpoint
+from genossm.stages.finetune import finetune
 from genossm.stages.import_checkpoint import import_checkpoint
+from genossm.stages.labelled import Tables
 from genossm.stages.loading import load_model
+from genossm.stages.pretrain import pretrain
 from genossm.stages.score import score
-from genossm.train.checkpoint import verify
+from genossm.train.checkpoint import export_model, load_weights, verify
+from tests.stages.pretraining import section, tokens_file
 from tests.stages.published import MODELS, write_published
 
 
@@ -279,8 +286,6 @@ def test_vocabularies(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_from_the_future(imported: dict[str, Path], tmp_path: Path) -> None:
-    from genossm.train.checkpoint import export_model, load_weights
-
     config, weights = load_weights(imported["mamba"])
     for changes, text in (
         ({"format_version": 2}, r"format version 2; this GenoSSM \(\S+\) reads 1"),
@@ -306,3 +311,34 @@ def test_the_package_alone_needs_no_torch(imported: dict[str, Path]) -> None:
     assert (done.returncode, done.stdout) == (0, "language_model\n"), done.stderr
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = genossm.lode  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["caduceus-ps", "plantcaduceus", "hyenadna"])
+def test_finetune_and_pretrain_go_on_from_an_import(imported: dict[str, Path], name: str, tmp_path: Path) -> None:
+    """Both change the weights they began with, keep the architecture, and leave checkpoints that export."""
+    rng = np.random.default_rng(0)
+    rows = [("at", [0.4, 0.1, 0.1, 0.4]), ("gc", [0.1, 0.4, 0.4, 0.1])] * 20
+    table = tmp_path / "train.csv"
+    lines = (f"{''.join(rng.choice(list('ACGT'), 60, p=p))},{label}" for label, p in rows)
+    table.write_text("sequence,label\n" + "\n".join(lines) + "\n")
+    settings = FinetuneSection(epochs=1, bootstrap=20, from_scratch=False, device="cpu")
+    finetune(imported[name], Tables(table, valid_fraction=0.2), tmp_path / "task", settings=settings)
+    pretrain(tokens_file(tmp_path), tmp_path / "further", imported[name], section(seqlen=64, steps=2))
+    _, before = load_weights(imported[name])
+    for folder in ("task", "further"):
+        config, after = load_weights(tmp_path / folder)
+        assert config["model"] == load_weights(imported[name])[0]["model"]
+        assert config["training"]["checkpoint_sha256"] == sha256_of(imported[name] / "model.safetensors")
+        shared_names = before.keys() & after.keys()
+        assert any(not torch.equal(before[n], after[n]) for n in shared_names)
+        exported = export_checkpoint(tmp_path / folder, tmp_path / f"{folder}-hub")
+        assert ("id2label" in exported) == (folder == "task")
+    if name == "caduceus-ps":  # its tie holds through training
+        _, after = load_weights(tmp_path / "further")
+        assert torch.equal(after["lm_head.weight"], after["backbone.backbone.embedding.weight"])
+    with pytest.raises(GenoSSMError, match="a classifier; pretraining goes on from a language model"):
+        pretrain(tmp_path / "tokens.h5", tmp_path / "x", tmp_path / "task", section())
+    if name == "hyenadna":
+        with pytest.raises(GenoSSMError, match="--seqlen: this model reads at most 300 bp, not 512"):
+            pretrain(tmp_path / "tokens.h5", tmp_path / "x", imported[name], section(seqlen=512))

@@ -23,7 +23,11 @@ class PublishedModel(Model):
     """A published backbone; ``complement`` is in the ids of the checkpoint."""
 
     config: PublishedShape
-    bos = False  # no published causal model was trained with it
+
+    @property
+    def bos(self) -> bool:  # type: ignore[override]
+        """No published causal model was trained with [BOS]."""
+        return self.config.objective != "causal"
 
     def build_backbone(self) -> nn.Module:
         """See :meth:`Model.build_backbone`."""
