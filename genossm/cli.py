@@ -23,6 +23,7 @@ STAGES = {
     "score": "Score the records of a FASTA file.",
     "import": "Make a published checkpoint (Caduceus, HyenaDNA, Mamba ...) usable here.",
     "export": "Write a model in the format of the published code.",
+    "inspect": "Show how far back each layer of a model can remember.",
     "report": "Gather a run's results into one page.",
 }
 

@@ -227,3 +227,42 @@ def durations(seconds: Mapping[str, float]) -> Figure:
     axes.set(title="Time by job", xlabel="seconds")
     axes.margins(x=0.12)
     return figure
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """One core of the memory figure: half-lives in bp, time steps, and kernels (channels, bp) where there are any."""
+
+    name: str
+    half_life: npt.NDArray[np.float64]
+    dt: npt.NDArray[np.float64] | None
+    kernel: npt.NDArray[np.float64] | None
+
+
+@_picture
+def memory(rows: Sequence[MemoryRow]) -> Figure:
+    """Half-lives, time steps and kernels of every core, one row a core."""
+    figure = Figure(figsize=(9.4, 0.6 + 1.5 * len(rows)))
+    grid = figure.subplots(len(rows), 3, squeeze=False)
+    for (decay, step, response), row in zip(grid, rows, strict=True):
+        finite = row.half_life[np.isfinite(row.half_life) & (row.half_life > 0)]
+        if len(finite):
+            decay.hist(np.log10(finite), bins=24, color=MODEL)
+        decay.set_ylabel(row.name, fontsize=8)
+        if row.dt is None:
+            step.set_axis_off()
+        else:
+            step.hist(np.log10(row.dt), bins=24, color=BASELINE)
+        if row.kernel is None:
+            response.set_axis_off()
+        else:
+            lag = np.arange(1, row.kernel.shape[1] + 1)
+            for channel in row.kernel[:: -(-len(row.kernel) // 4)]:
+                response.plot(lag, channel / np.abs(channel).max(), linewidth=0.7)
+            response.set_xscale("log")
+    for axes, title, label in zip(
+        grid[0], ("Half-life", "Time step", "Kernel, four channels"), ("log10 bp", "log10 dt", "lag in bp"), strict=True
+    ):
+        axes.set_title(title)
+        grid[-1][list(grid[0]).index(axes)].set_xlabel(label)
+    return figure

@@ -142,6 +142,11 @@ class DPLRCore(Core):
         eigenvalues = torch.complex(-torch.exp(self.A_log_real), self.A_imag)
         return eigenvalues, torch.view_as_complex(self.P), torch.view_as_complex(self.B)
 
+    def discrete(self) -> tuple[Tensor, Tensor, Tensor]:
+        """A_bar (d_inner, n, n) and B_bar (d_inner, n) in float64, and C (d_inner, n), over the real state."""
+        A, B, C = real_form(*self.parts(), torch.view_as_complex(self.C))
+        return *dense_gbt(A.double(), B.double(), torch.exp(self.log_dt.double())), C
+
     def forward(
         self,
         x: Tensor,
@@ -152,10 +157,8 @@ class DPLRCore(Core):
         reverse: bool = False,
     ) -> tuple[Tensor, State]:
         """See :class:`Core`."""
-        A, B, C = real_form(*self.parts(), torch.view_as_complex(self.C))
-        A_bar, B_bar = dense_gbt(A.double(), B.double(), torch.exp(self.log_dt.double()))
         entry = None if state is None else state[0]
-        y, last = dense_lti(x, A_bar, B_bar, C, initial_state=entry, mask=mask, segments=segments, reverse=reverse)
+        y, last = dense_lti(x, *self.discrete(), initial_state=entry, mask=mask, segments=segments, reverse=reverse)
         return y + self.D * x, (last,)
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
