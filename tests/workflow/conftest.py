@@ -81,7 +81,10 @@ def cut_genome() -> dict[str, bytes]:
     fasta = "".join(f">{record}" for record in records if record.split(None, 1)[0] in CONTIGS)
     with gzip.open(resources / "Saccharomyces_cerevisiae.R64-1-1.99.gff3.gz", "rt") as handle:
         lines = [line for line in handle if line.startswith("##gff") or line.split("\t", 1)[0] in CONTIGS]
-    return {"mini.fa.gz": gzip.compress(fasta.encode(), 1), "mini.gff3.gz": gzip.compress("".join(lines).encode(), 1)}
+    return {
+        "mini.fa.gz": gzip.compress(fasta.encode(), 1, mtime=0),
+        "mini.gff3.gz": gzip.compress("".join(lines).encode(), 1, mtime=0),
+    }
 
 
 def project(folder: Path, files: dict[str, bytes]) -> Path:
