@@ -209,9 +209,9 @@ def main(arguments: list[str] | None = None) -> int:
     known = json.loads(options.json.read_text()) if options.json and options.json.exists() else {}
     rows = table(options.operator or list(CASES), options.target or list(TARGETS), known)
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=0) + "\n")
-    for row in rows.values():
-        print(describe(row))
+        kept = known if options.operator or options.target else {}  # a full table forgets what is no longer launched
+        options.json.write_text(json.dumps({**kept, **rows}, indent=0) + "\n")
+    print("\n".join(map(describe, rows.values())))
     return 0
 
 
@@ -220,7 +220,8 @@ def describe(row: dict[str, Any]) -> str:
     figures = row["figures"]
     loops = ", ".join(str(loop["all"]) for loop in figures["loops"][:3]) or "-"
     return (
-        f"{row['target']:7} {row['case']:24} {row['kernel']:18} {row['warps']} warps {figures['registers']:4} registers"
+        f"{row['target']:7} {row['operator']:14} {row['case']:15} {row['kernel']:18} {row['warps']} warps"
+        f" {figures['registers']:4} registers"
         f" {figures['spilled']} spilled {figures['shared']:6} B shared; loops of {loops} instructions;"
         f" {row['bytes_per_token']:g} B a token (operator: {row['bound_bytes_per_token']:g})"
     )
