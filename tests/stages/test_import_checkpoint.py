@@ -280,6 +280,9 @@ def test_vocabularies(tmp_path: Path) -> None:
     with torch.no_grad():
         commands = model(torch.tensor([[7, 8, 9, 10, 11]])).logits
         assert torch.equal(commands[..., 7:11], api(torch.tensor([[15, 4, 3, 2, 1]])).logits[..., [15, 4, 3, 2]])
+    narrow = write_published(tmp_path / "narrow", "mamba", vocab_size=12)  # no padding rows
+    import_checkpoint(str(narrow), tmp_path / "5", vocabulary="caduceus")
+    assert load_model(tmp_path / "5")[0](torch.tensor([[7, 8, 9, 10, 11]])).logits.shape == (1, 5, 16)
     table.write_text(json.dumps({"A": 1, "C": 2, "G": 3, "T": 99}))
     with pytest.raises(GenoSSMError, match="ids beyond the 16 of the model"):
         import_checkpoint(str(hub), tmp_path / "4", vocabulary=str(table))

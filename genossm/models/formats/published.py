@@ -87,9 +87,10 @@ class PublishedLanguageModel(PublishedModel, LanguageModel):
     ) -> ModelOutput:
         """Logits (batch, seqlen, 16); arguments as :meth:`LanguageModel.forward`."""
         output = self.own(self.translate(input_ids), mask, segments, state)
-        table = own_ids(self.config.vocabulary)
-        if table is not None or output.logits.shape[-1] != vocab.VOCAB_SIZE:
-            columns = range(vocab.VOCAB_SIZE) if table is None else table
+        table, width = own_ids(self.config.vocabulary), self.config.vocab_size
+        if table is not None or width != vocab.VOCAB_SIZE:
+            # ids that the checkpoint does not have are no bases, so whatever stands there is not read
+            columns = [i if i < width else vocab.PAD for i in table or range(vocab.VOCAB_SIZE)]
             output.logits = output.logits[..., torch.tensor(columns, device=output.logits.device)]
         return output
 

@@ -206,3 +206,16 @@ def test_tokenizer(golden: Path) -> None:
     for batch in content["batches"]:
         assert tokenizer(batch["texts"]).tolist() == batch["input_ids"]
     assert Tokenizer(PLANT)(["ACGTN", "tt"]).tolist() == [[3, 4, 5, 6, 2], [0, 0, 0, 6, 6]]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_residual_stream_keeps_its_precision(golden: Path, wide: bool) -> None:
+    """In bfloat16 it is float32 where residual_in_fp32 asks for it, else bfloat16 (o12, add_norm_dtypes)."""
+    model = build(golden / "c06_caduceus_ps_lightning", torch.bfloat16, residual_in_fp32=wide)
+    seen = []
+    for block in model.model.backbone.backbone.blocks:
+        block.register_forward_hook(lambda _, __, result: seen.append((result[0].dtype, result[1].dtype)))
+    with torch.no_grad():
+        logits = model(expected(golden / "c06_caduceus_ps_lightning")["input_ids"]).logits
+    assert set(seen) == {(torch.float32 if wide else torch.bfloat16, torch.bfloat16)}
+    assert (logits.float() - expected(golden / "c06_caduceus_ps_lightning")["logits"]).abs().max() < 0.3
