@@ -70,8 +70,8 @@ def backward(
     (batch, seqlen, dim), width = x.shape, weight.shape[1]
     dx = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     dtaps = x.new_empty(0) if taps is None else torch.empty_like(taps)
-    dweight = torch.empty(batch, grid[1], width, dim, device=x.device)
-    dbias = torch.empty(batch, grid[1], dim, device=x.device)
+    dweight = torch.empty(batch, grid[1], width, dim, device=x.device, dtype=torch.float32)
+    dbias = torch.empty(batch, grid[1], dim, device=x.device, dtype=torch.float32)
     conv_backward[grid](
         x, weight.T.contiguous(), bias, taps, mask, since, dy, dx, dtaps, dweight, dbias,
         seqlen, dim, first, *x.stride()[:2], *dy.stride()[:2], SILU=silu, **shape,
@@ -140,6 +140,6 @@ def causal_conv1d_triton(
         return x, carried
     since = None if segments is None else tokens_since_start(segments, mask, width - 1, reverse)
     marks = None if mask is None else mask.contiguous().view(torch.uint8)
-    bias = x.new_zeros(x.shape[2], dtype=torch.float32) if bias is None else bias.float()
+    bias = x.new_zeros(x.shape[2], dtype=torch.float32) if bias is None else bias.float().contiguous()
     taps = initial_taps.flip(1) if initial_taps is not None and reverse else initial_taps
     return conv_forward(x, weight.float(), bias, taps, marks, since, silu, reverse), carried

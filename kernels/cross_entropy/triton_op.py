@@ -108,7 +108,7 @@ def cross_entropy_triton(
     targets.check("cross_entropy", hidden=hidden, weight=weight, bias=bias)
     if hidden.shape[-1] > LARGEST_WIDTH:
         raise ValueError(f"the triton backend of cross_entropy takes d_model up to {LARGEST_WIDTH}")
-    bias = torch.zeros(weight.shape[0], device=hidden.device) if bias is None else bias.float()
+    bias = weight.new_zeros(weight.shape[0], dtype=torch.float32) if bias is None else bias.float().contiguous()
     if labels.numel() == 0:
-        return torch.zeros(labels.shape, device=hidden.device)
+        return hidden.new_zeros(labels.shape, dtype=torch.float32)
     return loss_forward(hidden, weight.to(hidden.dtype), bias, labels, ignore_index)

@@ -53,7 +53,7 @@ class Call:
 
     def states(self, like: Tensor) -> Tensor:
         """Memory for a state a chunk."""
-        return torch.empty(2, self.batch, self.chunks, self.dstate, self.dim, device=like.device)
+        return torch.empty(2, self.batch, self.chunks, self.dstate, self.dim, device=like.device, dtype=torch.float32)
 
     def powers(self, device: torch.device) -> Tensor:
         """What each chunk does to a state that enters it, (2, batch or 1, chunks, dstate, dim)."""
@@ -122,7 +122,8 @@ def backward(
     u, dy, C = rows(u), rows(dy), C.mT.contiguous()
     grid, block = call.grid(call.blocks.channels), call.blocks.block
     shape = {**call.shape, "BD": call.blocks.channels}
-    blocks = torch.empty(2, call.batch, -(-call.seqlen // block), call.dstate, call.dim, device=u.device)
+    tiles = -(-call.seqlen // block)
+    blocks = torch.empty(2, call.batch, tiles, call.dstate, call.dim, device=u.device, dtype=torch.float32)
     lti_local[grid](
         u, call.decay, marks, entries, blocks, blocks[0].numel(), *call.sizes, *u.stride()[:2], T=block, **shape
     )  # fmt: skip

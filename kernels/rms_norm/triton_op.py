@@ -111,5 +111,5 @@ def rms_norm_triton(
     targets.check("rms_norm", x=x, weight=weight, residual=residual)
     if x.numel() == 0:
         return x, x if residual is None else residual
-    y, total, _ = norm_forward(x, weight.float(), residual, eps)
+    y, total, _ = norm_forward(x, weight.float().contiguous(), residual, eps)
     return y, x if residual is None else total

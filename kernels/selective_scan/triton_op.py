@@ -31,7 +31,7 @@ BLOCKS = {
 class Call:
     """What every kernel of one call is given: sizes, direction, strides, and the shape of the programs."""
 
-    def __init__(self, u: Tensor, A: Tensor, marks: Tensor | None, level: int, softplus: bool, reverse: bool) -> None:
+    def __init__(self, u: Tensor, A: Tensor, level: int, softplus: bool, reverse: bool) -> None:
         self.batch, self.seqlen, self.dim = u.shape
         self.dstate = A.shape[1]
         self.blocks = BLOCKS[targets.target(u.device)]
@@ -39,7 +39,6 @@ class Call:
         self.chunks = -(-self.seqlen // self.chunk)
         self.first = self.seqlen - 1 if reverse else 0
         self.a = (A.float() / LN2).T.contiguous()
-        self.marks = marks
         self.constants = {"N": self.dstate, "SOFTPLUS": softplus, "MARKS": level, "CHUNK": self.chunk}
         self.constants["STEP"] = -1 if reverse else 1
         self.options = {"num_warps": self.blocks.warps, "num_stages": 1, "enable_fp_fusion": True}
@@ -53,7 +52,7 @@ class Call:
 
     def states(self, like: Tensor) -> Tensor:
         """Memory for a state a chunk."""
-        return torch.empty(self.batch, self.chunks, self.dstate, self.dim, device=like.device)
+        return torch.empty(self.batch, self.chunks, self.dstate, self.dim, device=like.device, dtype=torch.float32)
 
     def carry(self, values: Tensor, sums: Tensor, initial: Tensor, backwards: bool) -> None:
         """Chunk ends to chunk entries in place, along the reading order or ``backwards``."""
@@ -79,14 +78,14 @@ def forward(
     """y, the last state (batch, dim, dstate), the entry states of the chunks (batch, chunks, dstate, dim)."""
     from genossm.kernels.selective_scan.triton import scan_local, scan_output
 
-    call = Call(u, A, marks, level, softplus, reverse)
+    call = Call(u, A, level, softplus, reverse)
     u, dt, B, C, z = rows(u), rows(dt), B.contiguous(), C.contiguous(), None if z is None else rows(z)
     initial = state.float().mT.contiguous()
     entries = call.states(u)
     grid = call.grid(call.blocks.channels)
     shape = {**call.constants, "BD": call.blocks.channels, **call.options}
     if call.chunks > 1:
-        sums = torch.empty(call.batch, call.chunks, call.dim, device=u.device)
+        sums = torch.empty(call.batch, call.chunks, call.dim, device=u.device, dtype=torch.float32)
         scan_local[grid](
             u, dt, call.a, dt_bias, B, marks, entries, sums, *call.sizes(), *_strides(u, dt), **shape
         )  # fmt: skip
@@ -109,13 +108,13 @@ def backward(
     """Gradients of u, dt, A, B, C, D, z (empty without z), dt_bias and the initial state."""
     from genossm.kernels.selective_scan.triton import adjoint_local, scan_backward
 
-    call = Call(u, A, marks, level, softplus, reverse)
+    call = Call(u, A, level, softplus, reverse)
     u, dt, dy, z = rows(u), rows(dt), rows(dy), None if z is None else rows(z)
     B, C = B.contiguous(), C.contiguous()
     batch, seqlen, dim, dstate = call.batch, call.seqlen, call.dim, call.dstate
     shape = {**call.constants, "GATE": z is not None, "T": call.blocks.block, **call.options}
     scalars = (*call.sizes(), *_strides(u, dt, z, dy))
-    float32 = {"device": u.device, "dtype": torch.float32}
+    float32: Any = {"device": u.device, "dtype": torch.float32}
     blocks = torch.empty(batch, -(-seqlen // call.blocks.block), dstate, dim, **float32)
     adjoint, sums = call.states(u), torch.empty(batch, call.chunks, dim, **float32)
     adjoint_local[call.grid(call.blocks.channels)](
@@ -201,9 +200,10 @@ def selective_scan_triton(
         "selective_scan", u=u, dt=dt, A=A, B=B, C=C, D=D, z=z, dt_bias=dt_bias, initial_state=initial_state
     )  # fmt: skip
     batch, _, dim = u.shape
-    zeros = torch.zeros(dim, device=u.device)
-    A, D, dt_bias = A.float(), zeros if D is None else D.float(), zeros if dt_bias is None else dt_bias.float()
-    state = torch.zeros(batch, *A.shape, device=u.device) if initial_state is None else initial_state.float()
+    zeros = torch.zeros(dim, device=u.device, dtype=torch.float32)
+    D, dt_bias = (zeros if v is None else v.float().contiguous() for v in (D, dt_bias))
+    A = A.float()
+    state = A.new_zeros(batch, *A.shape) if initial_state is None else initial_state.float()
     if u.numel() == 0:
         return torch.zeros_like(u), state
     marks, level = targets.marks(mask, starts(segments, mask, reverse=reverse))

@@ -61,3 +61,11 @@ def test_half_precision_with_a_float32_state() -> None:
     assert (state - last).abs().max() < 1e-6 * last.abs().max()
     with pytest.raises(ValueError, match="takes complex64"):
         lti_triton(**inputs | {"lam": inputs["lam"].to(torch.cdouble)})
+
+
+def test_operator_contract() -> None:
+    """torch's own checks of a custom operator: schema, autograd registration, fake tensors."""
+    leaves = [torch.randn(size, requires_grad=True) for size in ((1, 5, 3), (2, 3, 1), (2, 3, 1), (2, 1, 3, 1))]
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    outcome = torch.library.opcheck(torch.ops.genossm.lti_triton.default, (*leaves, None, 0, True), test_utils=checks)
+    assert set(outcome.values()) == {"SUCCESS"}

@@ -99,3 +99,12 @@ def test_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(chosen, selective_scan_triton(**inputs)[0])
     with pytest.raises(ValueError, match=r"takes float32, bfloat16 or float16; u is torch\.float64"):
         selective_scan(**{name: value.double() for name, value in inputs.items()})
+
+
+def test_operator_contract() -> None:
+    """torch's own checks of a custom operator: schema, autograd registration, fake tensors."""
+    inputs = [v.requires_grad_() for v in make_inputs(1, 5, 3, 1).values()]
+    arguments = (*inputs, None, 0, True, True)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+    outcome = torch.library.opcheck(torch.ops.genossm.selective_scan_triton.default, arguments, test_utils=checks)
+    assert set(outcome.values()) == {"SUCCESS"}
