@@ -45,6 +45,19 @@ def fsync_file(path: Path) -> None:
         os.close(handle)
 
 
+def check_output(output: Path, *inputs: str | os.PathLike[str]) -> None:
+    """Refuse, before any work, an output that is a folder or the very file that is read.
+
+    Raises:
+        GenoSSMError: the output cannot take a file's place.
+    """
+    if output.is_dir():
+        raise GenoSSMError("is a folder; name a file in it for the output", path=output)
+    for source in inputs:
+        if output.exists() and os.path.exists(source) and os.path.samefile(output, source):
+            raise GenoSSMError("is the input; give the output another name", path=output)
+
+
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A path beside ``target`` to write to; on success it is synced and renamed to ``target``, else removed."""

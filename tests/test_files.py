@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from genossm.errors import ExitCode, GenoSSMError
-from genossm.files import atomic_path, atomic_write, locked, sha256_of
+from genossm.files import atomic_path, atomic_write, check_output, locked, sha256_of
 
 WRITER = """
 import os, signal, sys
@@ -101,3 +101,15 @@ def test_a_lock_has_one_holder_whose_id_is_named_and_goes_with_it(tmp_path):
         holder.kill()
     with locked(lock, "the run"):
         assert lock.read_text() == str(os.getpid())
+
+
+def test_an_output_that_is_the_input_or_a_folder_is_refused(tmp_path):
+    source = tmp_path / "a.fa"
+    source.write_text(">a\nACGT\n")
+    (tmp_path / "link.fa").symlink_to(source)
+    for output in (source, tmp_path / "link.fa"):
+        with pytest.raises(GenoSSMError, match="is the input; give the output another name"):
+            check_output(output, source)
+    with pytest.raises(GenoSSMError, match="is a folder"):
+        check_output(tmp_path)
+    check_output(tmp_path / "new.tsv", source, "-")

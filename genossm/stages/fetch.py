@@ -26,7 +26,7 @@ from genossm.data.gff import read_annotation
 from genossm.data.tables import read_csv
 from genossm.data.transport import ENTREZ_URL
 from genossm.errors import ExitCode, GenoSSMError
-from genossm.files import atomic_path, atomic_write, locked, sha256_of
+from genossm.files import atomic_path, atomic_write, check_output, locked, sha256_of
 from genossm.progress import progress
 
 ADMIT_ALL = FastaOptions(rna=True, gaps="N")
@@ -88,6 +88,7 @@ def fetch(
     if output.suffix != ".gz":
         raise GenoSSMError("the output is packed, so its name must end in .gz", path=output)
     local = _local_path(source)
+    check_output(output, *([] if local is None else [local]))
     if local is not None:
         with local.open("rb"):
             pass  # says at once what is wrong with the path

@@ -32,7 +32,7 @@ import typer
 
 from genossm.config import ScoreSection
 from genossm.data.fasta import FastaOptions, Header, Record, Warnings, read_fasta, stream_fasta
-from genossm.files import atomic_path
+from genossm.files import atomic_path, check_output
 from genossm.models import LanguageModel, SequenceClassifier
 from genossm.models.likelihood import class_probabilities, in_pieces, is_base, log_likelihood
 from genossm.progress import progress
@@ -138,6 +138,8 @@ def score(
         GenoSSMError: a fault of the checkpoint or of the FASTA.
     """
     settings = settings or ScoreSection()
+    if output is not None:
+        check_output(output, fasta)
     device = pick_device(settings.device)
     model, config = load_model(checkpoint, device)
     trained = config.get("training", {}).get("strands", "both")

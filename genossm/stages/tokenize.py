@@ -16,7 +16,7 @@ from genossm.data.fasta import FastaOptions, FastaReader, Header, Warnings, stre
 from genossm.data.tokens_h5 import Contig, TokensWriter
 from genossm.data.windows import SPLITS, Segment, count_n, split_by_block, split_by_contig, window_starts
 from genossm.errors import GenoSSMError
-from genossm.files import atomic_path
+from genossm.files import atomic_path, check_output
 from genossm.progress import progress
 
 
@@ -57,6 +57,7 @@ def tokenize(
     """
     split = split or SplitSection()
     stride = stride or window
+    check_output(output, fasta)
     warnings = Warnings()
     reader = stream_fasta(fasta, FastaOptions(rna=rna, gaps=gaps), warnings)
     with atomic_path(output) as temporary, TokensWriter(temporary) as writer:
