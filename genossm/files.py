@@ -46,13 +46,15 @@ def fsync_file(path: Path) -> None:
 
 
 def check_output(output: Path, *inputs: str | os.PathLike[str]) -> None:
-    """Refuse, before any work, an output that is a folder or the very file that is read.
+    """Refuse, before any work, an output that is a folder, a device, or the very file that is read.
 
     Raises:
         GenoSSMError: the output cannot take a file's place.
     """
     if output.is_dir():
         raise GenoSSMError("is a folder; name a file in it for the output", path=output)
+    if output.exists() and not output.is_file():  # a rename would put a file in the place of /dev/null
+        raise GenoSSMError("is no ordinary file; name a file for the output", path=output)
     for source in inputs:
         if output.exists() and os.path.exists(source) and os.path.samefile(output, source):
             raise GenoSSMError("is the input; give the output another name", path=output)
@@ -62,6 +64,7 @@ def check_output(output: Path, *inputs: str | os.PathLike[str]) -> None:
 def atomic_path(target: Path) -> Iterator[Path]:
     """A path beside ``target`` to write to; on success it is synced and renamed to ``target``, else removed."""
     target = Path(target)
+    check_output(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
     try:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -112,4 +113,6 @@ def test_an_output_that_is_the_input_or_a_folder_is_refused(tmp_path):
             check_output(output, source)
     with pytest.raises(GenoSSMError, match="is a folder"):
         check_output(tmp_path)
+    with pytest.raises(GenoSSMError, match="is no ordinary file"), atomic_path(Path("/dev/null")):
+        pass
     check_output(tmp_path / "new.tsv", source, "-")

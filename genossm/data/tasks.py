@@ -11,6 +11,9 @@ from genossm.data.tables import read_csv
 from genossm.errors import GenoSSMError
 
 SEQUENCE_NAMES = ("sequence", "seq", "dna", "dna_sequence", "sequences")
+MISSING = ("nan", "na", "n/a", "<na>", "null")
+"""What tables write for a label that is not there; as a class of its own it would spoil every metric."""
+
 LABEL_NAMES = ("label", "labels", "class", "target", "y")
 _LETTERS = bytes(byte for byte in range(256) if vocab.LETTER_TO_ID[byte] != vocab.INVALID)
 
@@ -50,6 +53,12 @@ def read_table(
         sequence, label = row[sequence_at].strip(), row[label_at].strip()
         if not label:
             raise GenoSSMError("the label is empty", path=table.path, line=line)
+        if label.lower() in MISSING:
+            raise GenoSSMError(
+                f"the label {label!r} stands for a missing value; remove the row, or give the class another name",
+                path=table.path,
+                line=line,
+            )
         _check_sequence(sequence, table.path, line)
         sequences.append(sequence.upper())
         labels.append(label)

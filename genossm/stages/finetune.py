@@ -9,6 +9,7 @@ was there, and the same command gives the same bytes on the same machine.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -151,10 +152,12 @@ def finetune(
     """
     settings = settings or FinetuneSection()
     stopping = StopRequest("nothing was written; the same command starts again")
-    with stopping, locked(output / ".lock", "the output folder"):
+    with contextlib.ExitStack() as held:
+        held.enter_context(stopping)
         device = pick_device(settings.device)
         base, source = load_model(checkpoint, device)
         splits = tables.read(seed)
+        held.enter_context(locked(output / ".lock", "the output folder"))  # only now: bad input leaves no folder
         provenance = {
             "stage": "finetune",
             "checkpoint_sha256": sha256_of(checkpoint / WEIGHTS),

@@ -276,14 +276,15 @@ def _section(base: dict[str, Any], given: dict[str, Any]) -> PretrainSection:
 
 
 def find_model(name: str, config: Path | None = None) -> ModelConfig:
-    """The model's shape from a YAML file, or from a preset beside ``config`` or in ./config/model.
+    """The model's shape from a YAML file, or from a preset: beside ``config``, in ./config/model, or in the checkout.
 
     Raises:
         GenoSSMError: neither is there; the message lists the presets that are.
     """
     if Path(name).suffix in (".yaml", ".yml"):
         return load_model_config(Path(name))
-    folders = [*([config.parent / "model"] if config else []), Path("config/model")]
+    checkout = Path(__file__).resolve().parents[2] / "config" / "model"
+    folders = [*([config.parent / "model"] if config else []), Path("config/model"), checkout]
     for folder in folders:
         if (folder / f"{name}.yaml").is_file():
             return load_model_config(folder / f"{name}.yaml")

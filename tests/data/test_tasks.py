@@ -59,6 +59,7 @@ def test_a_sequence_of_a_megabase(tmp_path: Path) -> None:
         ("sequence,label,Label\nA,0,1\n", "t.csv:1: column 'label' stands twice"),
         ("sequence,label\nA,0\nC\n", "t.csv:3: 1 fields, but the header has 2"),
         ("sequence,label\nA,0\nC, \n", "t.csv:3: the label is empty"),
+        ("sequence,label\nA,0\nC,NaN\n", "t.csv:3: the label 'NaN' stands for a missing value"),
         ("sequence,label\n,0\nC,1\n", "t.csv:2: the sequence is empty"),
         ("sequence,label\nA,0\nACXG,1\n", "t.csv:3: col 3: E_BAD_CHAR 'X' in the sequence is no nucleotide letter"),
         ("sequence,label\nA,0\nACé,1\n", "t.csv:3: col 3: E_BAD_CHAR"),
