@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -108,3 +109,16 @@ def test_numbers_on_the_command_line_arrive_as_numbers(make_project):
     done = snakemake(make_project("p"), "--dry-run", "--config", "pretrain={steps: 60}", "seed=3")
     assert done.returncode == 0, done.stdout
     assert "--seed 3 --steps 60 " in commands(done.stdout, "pretrain")[0]
+
+
+def test_results_beside_the_snakefile_are_not_those_of_the_working_directory(repository, make_project, tmp_path):
+    checkout = tmp_path / "checkout"
+    shutil.copytree(repository / "workflow", checkout / "workflow", ignore=shutil.ignore_patterns("resources"))
+    shutil.copy(repository / "Snakefile", checkout)
+    stale = checkout / "results" / "tasks" / "coding" / "holdout.fa"
+    stale.parent.mkdir(parents=True)
+    stale.write_text(">another run\nACGT\n")
+    done = snakemake(make_project("p"), "--dry-run", "--snakefile", str(checkout / "Snakefile"))
+    assert done.returncode == 0, done.stdout
+    assert commands(done.stdout, "score")
+    assert str(stale) not in done.stdout

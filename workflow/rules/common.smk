@@ -35,9 +35,15 @@ RESULTS = SETTINGS.results.rstrip("/")
 
 
 def located(path: str) -> str:
-    """A path of the configuration: as seen from the working directory, else from the folder of the Snakefile."""
+    """A path of the configuration: as seen from the working directory, else from the folder of the Snakefile.
+
+    Results are made in the working directory: those that an earlier run left beside the Snakefile are other data.
+    """
     beside = Path(workflow.basedir, path)
-    return str(beside) if not Path(path).exists() and beside.exists() else path
+    made_here = Path(path).is_relative_to(SETTINGS.results)
+    return (
+        path if made_here or Path(path).exists() or not beside.exists() else str(beside)
+    )
 
 
 def remote(source: str) -> bool:
