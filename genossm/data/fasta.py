@@ -17,7 +17,7 @@ Policy, where a reader has a choice:
 * the id is the header up to the first blank: UTF-8 (else E_ENCODING), printable, at most 1,024 bytes and not
   beginning with ``>`` (else E_BAD_ID), not empty (E_EMPTY_ID; also where a blank follows ``>``), unique (E_DUP_ID;
   ids that differ by case are two). It is data only: never a path, never parsed as a region.
-* a record without sequence: E_EMPTY_RECORD, or kept with ``empty="keep"``.
+* a record without sequence: E_EMPTY_RECORD.
 * damage of a gzip stream, wherever it is, is reported before any fault of the text in it.
 * BOM: E_BOM. UTF-16: E_ENCODING. ``@`` first: E_FASTQ. Other text before the first ``>``: E_NO_HEADER. Nothing but
   blank lines: E_EMPTY_FILE.
@@ -39,7 +39,7 @@ from genossm.errors import GenoSSMError
 __all__ = ["Block", "FastaOptions", "FastaReader", "Header", "Record", "Warnings", "read_fasta", "stream_fasta"]
 
 DEFAULT = FastaOptions()
-"""Strict: no U, no gaps, no empty record."""
+"""Strict: no U, no gaps."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

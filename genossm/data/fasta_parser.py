@@ -34,11 +34,10 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class FastaOptions:
-    """What to admit: U as T (``rna``), gaps as N, records without sequence (``empty="keep"``)."""
+    """What to admit: U as T (``rna``), gaps as N."""
 
     rna: bool = False
     gaps: Literal["error", "N"] = "error"
-    empty: Literal["error", "keep"] = "error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +236,7 @@ class FastaParser:
     def _end_record(self) -> None:
         if self._record is None:
             return
-        if not self._length and self._options.empty == "error":
+        if not self._length:
             raise self._error("E_EMPTY_RECORD", "no sequence after this header", line=self._record.line)
         if self._length >= NOT_DNA_LENGTH and self._iupac > NOT_DNA_FRACTION * self._length:
             share = f"{self._iupac} of {self._length} letters are ambiguity codes"

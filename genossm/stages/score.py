@@ -4,7 +4,6 @@ The table is TSV with a header, one row a record in input order. Numbers are fix
 decimals, per_base, perplexity and probabilities with 6; a field without a value is ``NA``. ``status`` is
 
 * ``ok``: the row has its numbers;
-* ``empty``: the record has no letter;
 * ``no_bases``: it has letters, all of them N;
 * ``too_long``: a classifier reads a record at once, and this one is longer than ``--window``, or than its model reads;
 * ``not_finite``: the model gave a value that is no number.
@@ -74,8 +73,6 @@ class _Scorer:
 
     def start(self, record: Record) -> tuple[str, torch.Tensor | None]:
         """The record's status so far, and its value on the device (None: it has none)."""
-        if not len(record.tokens):
-            return "empty", None
         if not is_base(record.tokens).any():
             return "no_bases", None
         if isinstance(self.model, LanguageModel):
@@ -145,7 +142,7 @@ def score(
     trained = config.get("training", {}).get("strands", "both")
     both = (trained if strands == "auto" else strands) == "both"
     scorer = _Scorer(model.eval(), config.get("labels", []), settings.passes, window, both)
-    options = FastaOptions(rna=rna, gaps=gaps, empty="keep")
+    options = FastaOptions(rna=rna, gaps=gaps)
     warnings = Warnings()
     bases = _survey(fasta, options, warnings)
     records = read_fasta(fasta, options, warnings if bases is None else Warnings())

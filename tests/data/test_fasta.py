@@ -22,7 +22,7 @@ from genossm.data.fasta import Block, FastaOptions, Header, Warnings, read_fasta
 from genossm.data.fasta_parser import FastaParser
 from genossm.errors import GenoSSMError
 
-OPTIONS = [FastaOptions(), FastaOptions(rna=True, gaps="N", empty="keep")]
+OPTIONS = [FastaOptions(), FastaOptions(rna=True, gaps="N")]
 
 
 def _records(path: Path, options: FastaOptions = OPTIONS[0], warnings: Warnings | None = None) -> list[tuple[str, str]]:
@@ -203,11 +203,6 @@ def test_ambiguity_codes_are_counted_and_limited(tmp_path: Path) -> None:
     assert _records(_fasta(tmp_path, ">a\nACGT\n>p\n" + "ACGT" * 24 + "ACGTR" * 1 + "R" * 4))
     with pytest.raises(GenoSSMError, match=r":3: record p: E_NOT_DNA 6 of 106 letters are ambiguity codes"):
         list(stream_fasta(_fasta(tmp_path, ">a\nACGT\n>p\n" + "ACGT" * 25 + "R" * 6)))
-
-
-def test_records_without_sequence_may_be_kept(tmp_path: Path) -> None:
-    path = _fasta(tmp_path, ">a\n>b\nAC\n>c")
-    assert _records(path, FastaOptions(empty="keep")) == [("a", ""), ("b", "AC"), ("c", "")]
 
 
 def test_an_index_beside_the_file_is_never_read(shared: Path) -> None:

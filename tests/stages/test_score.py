@@ -145,17 +145,12 @@ def test_case_is_no_part_of_a_score_and_iupac_is_n(masked: Path, tmp_path: Path)
     assert " 1 " in summary.warnings[0]
 
 
-def test_empty_records_have_a_row(masked: Path, tmp_path: Path) -> None:
+def test_a_record_without_sequence_is_refused(masked: Path, tmp_path: Path) -> None:
     fasta = tmp_path / "x.fa"
-    fasta.write_text(">a\n>b\nACGT\n>c\n")
-    summary = stage.score(masked, fasta, tmp_path / "x.tsv")
-    rows = table(tmp_path / "x.tsv")
-    assert [(row["record"], row["length"], row["status"]) for row in rows] == [
-        ("a", "0", "empty"),
-        ("b", "4", "ok"),
-        ("c", "0", "empty"),
-    ]
-    assert summary.statuses == {"empty": 2, "ok": 1}
+    fasta.write_text(">a\nACGT\n>b\n>c\nAC\n")
+    with pytest.raises(GenoSSMError, match=r"x\.fa:3: record b: E_EMPTY_RECORD"):
+        stage.score(masked, fasta, tmp_path / "x.tsv")
+    assert not (tmp_path / "x.tsv").exists()
 
 
 def test_a_value_that_is_no_number_is_no_score(tmp_path: Path) -> None:
