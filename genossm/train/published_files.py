@@ -207,8 +207,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """A safetensors file as transformers writes it."""
-    safetensors.torch.save_file(dict(sorted(tensors.items())), path, metadata={"format": "pt"})
+    """A safetensors file as transformers writes it, with the permissions of any other file (save_file's are 0600)."""
+    path.write_bytes(safetensors.torch.save(dict(sorted(tensors.items())), metadata={"format": "pt"}))
 
 
 class _Placeholder:

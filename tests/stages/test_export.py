@@ -31,6 +31,8 @@ def test_an_imported_model_goes_back_bit_for_bit(tmp_path: Path, name: str) -> N
     before, after = (load_file(folder / "model.safetensors") for folder in (hub, tmp_path / "back"))
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
+    modes = [(tmp_path / "back" / file).stat().st_mode & 0o777 for file in ("config.json", "model.safetensors")]
+    assert modes[0] == modes[1]
     import_checkpoint(str(tmp_path / "back"), tmp_path / "again")
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (
         tmp_path / "model" / "model.safetensors"
