@@ -25,6 +25,7 @@ STAGES = {
     "export": "Write a model in the format of the published code.",
     "inspect": "Show how far back each layer of a model can remember.",
     "report": "Gather a run's results into one page.",
+    "bench": "Measure this installation: its kernels, and what it reaches.",
 }
 
 _MODULES = {"import": "import_checkpoint"}

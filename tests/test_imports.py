@@ -14,8 +14,9 @@ LEAVES = {"config", "errors", "files", "progress", "vocab"}
 MAY_IMPORT = {
     "": {"stages"},  # genossm.load, when it is asked for
     "cli": {"errors"},  # stages by name, when one is chosen
-    "stages": {"stages", "data", "models", "kernels", "train", "metrics", "baselines", "report", *LEAVES},
+    "stages": {"stages", "data", "models", "kernels", "train", "metrics", "baselines", "report", "bench", *LEAVES},
     "report": {"report", "metrics", *LEAVES},
+    "bench": {"bench", "kernels", "models", *LEAVES},
     "data": {"data", *LEAVES},
     "models": {"models", "kernels", *LEAVES},
     "train": {"train", *LEAVES},
@@ -44,7 +45,7 @@ OWNERS = {
     "pydantic": {"config", "stages"},
     "yaml": {"config", "report"},
     "safetensors": {"train"},
-    "torch": {"kernels", "models", "train", "stages"},
+    "torch": {"kernels", "models", "train", "stages", "bench"},
     "typer": {"cli", "stages"},
     "rich": {"progress", "train", "stages"},
     "snakemake": set(),

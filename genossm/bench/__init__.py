@@ -1,0 +1,1 @@
+"""Benchmarks: what is verified is timed, beside what else can be installed."""
