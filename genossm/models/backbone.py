@@ -68,16 +68,25 @@ class Backbone(nn.Module):
 
         Args:
             input_ids: int64 (batch, seqlen).
-            state: what an earlier chunk handed on (causal backbones).
+            state: one entry a block: what an earlier chunk handed on; of a bidirectional block, what stands left and
+                what stands right of this chunk.
             mask: bool (batch, seqlen), False at padding: it changes nothing at the other tokens.
             segments: int (batch, seqlen), packed sequences.
         """
-        x = self.embedding(input_ids)
+        x = self.embed(input_ids)
         states = []
         for index, block in enumerate(self.blocks):
             x, carried = block(x, state=None if state is None else state[index], mask=mask, segments=segments)
             states.append(carried)
-        return self.norm(x), states
+        return self.finish(x), states
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """The residual stream before the first block, (batch, seqlen, d_model)."""
+        return self.embedding(input_ids)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Hidden states from the residual stream after the last block."""
+        return self.norm(x)
 
     def init_state(self, batch: int) -> list[Any]:
         """The state before any token, one entry a block."""

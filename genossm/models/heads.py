@@ -88,12 +88,23 @@ class LanguageModel(Model):
     ) -> ModelOutput:
         """Logits (batch, seqlen, 16); arguments as :meth:`Backbone.forward`."""
         hidden, state = self.backbone(input_ids, state=state, mask=mask, segments=segments)
+        return ModelOutput(self.vote(hidden), hidden, state)
+
+    def vote(self, hidden: Tensor) -> Tensor:
+        """Logits of hidden states (batch, seqlen, width), in the ids of the checkpoint."""
         if not self.config.rc_equivariant:
-            return ModelOutput(self.lm_head(hidden), hidden, state)
+            return self.lm_head(hidden)
         given, other = hidden.chunk(2, dim=-1)
         # in its own reading order: the same rows of the same product as when this strand is the given one
-        vote = self.lm_head(other.flip(1)).flip(1)[..., self.complement]
-        return ModelOutput(self.lm_head(given) + vote, hidden, state)
+        return self.lm_head(given) + self.lm_head(other.flip(1)).flip(1)[..., self.complement]
+
+    def translate(self, input_ids: Tensor) -> Tensor:
+        """The ids that the backbone reads, for GenoSSM's."""
+        return input_ids
+
+    def read_out(self, hidden: Tensor) -> Tensor:
+        """Logits (batch, seqlen, 16) of hidden states (batch, seqlen, width), in GenoSSM's ids."""
+        return self.vote(hidden)
 
 
 class SequenceClassifier(Model):

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from genossm.models.backbone import ReverseComplement
+from genossm.models.bidirectional import Direction
 from genossm.models.formats.shapes import Mamba2Shape, MambaShape
+from genossm.models.mixers.base import State
 from genossm.models.mixers.mamba import Mamba
 from genossm.models.mixers.ssd import SSD
 
@@ -32,7 +34,7 @@ class BiMamba(nn.Module):
     reading directions, as a mixer does that is given the sequence from its end.
     """
 
-    stateful = False
+    stateful = True
 
     def __init__(self, shape: MambaShape) -> None:
         super().__init__()
@@ -45,28 +47,51 @@ class BiMamba(nn.Module):
         self.backward_out: nn.Linear | None = None if shape.tied_directions else backward.out_proj
 
     def forward(
-        self, x: Tensor, *, mask: Tensor | None, segments: Tensor | None, mirrored: bool, state: Any = None
-    ) -> tuple[Tensor, None]:
-        """(batch, seqlen, d_model) to the same; reads whole sequences, so it takes and gives no state.
-
-        Raises:
-            ValueError: a state is given.
-        """
-        if state is not None:
-            raise ValueError("a bidirectional mixer reads whole sequences: it takes no state")
+        self,
+        x: Tensor,
+        *,
+        mask: Tensor | None,
+        segments: Tensor | None,
+        mirrored: bool,
+        state: tuple[State, State] | None = None,
+    ) -> tuple[Tensor, tuple[State, State]]:
+        """(batch, seqlen, d_model) to the same, and the states; arguments as :meth:`Bidirectional.forward`."""
         where: Any = {"mask": mask, "segments": segments}
-        inner, gate = self.mixer.project_in(x)
-        right, _ = self.mixer.core(inner, reverse=mirrored, **where)
-        if self.backward_in is not None:
-            inner, backward_gate = self.backward_in(x).chunk(2, dim=-1)
-        else:
-            backward_gate = gate
-        left, _ = self.backward_core(inner, reverse=not mirrored, **where)
+        (inner, gate), (backward_inner, backward_gate) = self._inputs(x)
+        first, second = (None, None) if state is None else reversed(state) if mirrored else state
+        right, first = self.mixer.core(inner, state=first, reverse=mirrored, **where)
+        left, second = self.backward_core(backward_inner, state=second, reverse=not mirrored, **where)
+        return self._output(right, left, gate, backward_gate), (second, first) if mirrored else (first, second)
+
+    def sweep(
+        self, x: Tensor, direction: Direction, state: State | None, *, mirrored: bool = False
+    ) -> tuple[Tensor, State]:
+        """One direction over one chunk, as :meth:`genossm.models.bidirectional.Bidirectional.sweep`."""
+        own, other = self._inputs(x)
+        if (direction == "forward") != mirrored:
+            return self.mixer.core(own[0], state=state, reverse=direction == "backward")
+        return self.backward_core(other[0], state=state, reverse=direction == "backward")
+
+    def combine(self, x: Tensor, forward: Tensor, backward: Tensor, *, mirrored: bool = False) -> Tensor:
+        """The mixer's output for a chunk from its two sweeps."""
+        own, other = self._inputs(x)
+        right, left = (backward, forward) if mirrored else (forward, backward)
+        return self._output(right, left, own[1], other[1])
+
+    def _inputs(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Input and gate of the first core, then of the second."""
+        own = self.mixer.project_in(x)
+        if self.backward_in is None:
+            return own, own
+        inner, gate = self.backward_in(x).chunk(2, dim=-1)
+        return own, (inner, gate)
+
+    def _output(self, right: Tensor, left: Tensor, gate: Tensor, backward_gate: Tensor) -> Tensor:
         if self.one_product:
-            return self.mixer.project_out(right + left, gate), None
+            return self.mixer.project_out(right + left, gate)
         y = self.mixer.project_out(right, gate)
         z = (self.backward_out or self.mixer.out_proj)(left * nn.functional.silu(backward_gate))
-        return y * z if self.multiply else y + z, None
+        return y * z if self.multiply else y + z
 
 
 class OneWay(nn.Module):
@@ -145,16 +170,22 @@ class MambaBackbone(nn.Module):
         segments: Tensor | None = None,
     ) -> tuple[Tensor, list[Any]]:
         """Arguments and results as :meth:`genossm.models.backbone.Backbone.forward`."""
-        x = self.embedding(input_ids)
-        if self.residual_in_fp32 and x.dtype in (torch.float16, torch.bfloat16):
-            x = x.float()
+        x = self.embed(input_ids)
         states = []
         for index, block in enumerate(self.blocks):
             x, _, carried = block(x, state=None if state is None else state[index], mask=mask, segments=segments)
             states.append(carried)
-        x = (x.flip(-1) if self.mirrored_end else x).to(self.norm.weight.dtype)
-        x = self.norm(x)
-        return x.flip(-1) if self.mirrored_end else x, states
+        return self.finish(x), states
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """See :meth:`genossm.models.backbone.Backbone.embed`."""
+        x = self.embedding(input_ids)
+        return x.float() if self.residual_in_fp32 and x.dtype in (torch.float16, torch.bfloat16) else x
+
+    def finish(self, x: Tensor) -> Tensor:
+        """See :meth:`genossm.models.backbone.Backbone.finish`."""
+        x = self.norm((x.flip(-1) if self.mirrored_end else x).to(self.norm.weight.dtype))
+        return x.flip(-1) if self.mirrored_end else x
 
 
 class Strands(ReverseComplement):

@@ -87,12 +87,20 @@ class PublishedLanguageModel(PublishedModel, LanguageModel):
     ) -> ModelOutput:
         """Logits (batch, seqlen, 16); arguments as :meth:`LanguageModel.forward`."""
         output = self.own(self.translate(input_ids), mask, segments, state)
-        table, width = own_ids(self.config.vocabulary), self.config.vocab_size
-        if table is not None or width != vocab.VOCAB_SIZE:
-            # ids that the checkpoint does not have are no bases, so whatever stands there is not read
-            columns = [i if i < width else vocab.PAD for i in table or range(vocab.VOCAB_SIZE)]
-            output.logits = output.logits[..., torch.tensor(columns, device=output.logits.device)]
+        output.logits = self._own_columns(output.logits)
         return output
+
+    def read_out(self, hidden: Tensor) -> Tensor:
+        """See :meth:`LanguageModel.read_out`."""
+        return self._own_columns(self.vote(hidden))
+
+    def _own_columns(self, logits: Tensor) -> Tensor:
+        table, width = own_ids(self.config.vocabulary), self.config.vocab_size
+        if table is None and width == vocab.VOCAB_SIZE:
+            return logits
+        # ids that the checkpoint does not have are no bases, so whatever stands there is not read
+        columns = [i if i < width else vocab.PAD for i in table or range(vocab.VOCAB_SIZE)]
+        return logits[..., torch.tensor(columns, device=logits.device)]
 
     def own(
         self,
