@@ -21,6 +21,7 @@ STAGES = {
     "derive": "Cut a labelled task out of a genome.",
     "finetune": "Train a classifier on labelled sequences.",
     "score": "Score the records of a FASTA file.",
+    "variants": "Score the variants of a VCF file against a reference.",
     "import": "Make a published checkpoint (Caduceus, HyenaDNA, Mamba ...) usable here.",
     "export": "Write a model in the format of the published code.",
     "inspect": "Show how far back each layer of a model can remember.",

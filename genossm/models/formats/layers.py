@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from genossm.models.backbone import ReverseComplement
-from genossm.models.bidirectional import Direction
 from genossm.models.formats.shapes import Mamba2Shape, MambaShape
 from genossm.models.mixers.base import State
 from genossm.models.mixers.mamba import Mamba
@@ -57,28 +56,13 @@ class BiMamba(nn.Module):
     ) -> tuple[Tensor, tuple[State, State]]:
         """(batch, seqlen, d_model) to the same, and the states; arguments as :meth:`Bidirectional.forward`."""
         where: Any = {"mask": mask, "segments": segments}
-        (inner, gate), (backward_inner, backward_gate) = self._inputs(x)
+        (inner, gate), (backward_inner, backward_gate) = self.inputs(x)
         first, second = (None, None) if state is None else reversed(state) if mirrored else state
         right, first = self.mixer.core(inner, state=first, reverse=mirrored, **where)
         left, second = self.backward_core(backward_inner, state=second, reverse=not mirrored, **where)
-        return self._output(right, left, gate, backward_gate), (second, first) if mirrored else (first, second)
+        return self.output(right, left, gate, backward_gate), (second, first) if mirrored else (first, second)
 
-    def sweep(
-        self, x: Tensor, direction: Direction, state: State | None, *, mirrored: bool = False
-    ) -> tuple[Tensor, State]:
-        """One direction over one chunk, as :meth:`genossm.models.bidirectional.Bidirectional.sweep`."""
-        own, other = self._inputs(x)
-        if (direction == "forward") != mirrored:
-            return self.mixer.core(own[0], state=state, reverse=direction == "backward")
-        return self.backward_core(other[0], state=state, reverse=direction == "backward")
-
-    def combine(self, x: Tensor, forward: Tensor, backward: Tensor, *, mirrored: bool = False) -> Tensor:
-        """The mixer's output for a chunk from its two sweeps."""
-        own, other = self._inputs(x)
-        right, left = (backward, forward) if mirrored else (forward, backward)
-        return self._output(right, left, own[1], other[1])
-
-    def _inputs(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def inputs(self, x: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Input and gate of the first core, then of the second."""
         own = self.mixer.project_in(x)
         if self.backward_in is None:
@@ -86,7 +70,8 @@ class BiMamba(nn.Module):
         inner, gate = self.backward_in(x).chunk(2, dim=-1)
         return own, (inner, gate)
 
-    def _output(self, right: Tensor, left: Tensor, gate: Tensor, backward_gate: Tensor) -> Tensor:
+    def output(self, right: Tensor, left: Tensor, gate: Tensor, backward_gate: Tensor) -> Tensor:
+        """The mixer's output from what its two cores give, and the gates of ``inputs``."""
         if self.one_product:
             return self.mixer.project_out(right + left, gate)
         y = self.mixer.project_out(right, gate)

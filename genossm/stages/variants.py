@@ -1,0 +1,358 @@
+"""genossm variants: one row an allele of a VCF or BCF, in input order: what a language model says of the change.
+
+Scores (:mod:`genossm.models.edits` defines them): ``llr_site`` and ``llr_window``, natural-log likelihood ratios of the
+alternative against the reference allele, at the changed bases and over the window, and ``embedding_distance``. Positive
+ratios: the model finds the alternative likelier. ``score`` is the one of the three that was asked for. Indels: the
+ratios are freed from what the model charges for any base (``--no-length-control`` leaves it in).
+
+The window of an allele is a function of its place alone: windows begin at every half window, and a change is read in
+the one in whose middle half it begins, so at least a quarter of a window stands on either side of it (less at the ends
+of a contig). Neighbours share a window, and it is read once.
+
+Every record is accounted for, an allele a row; ``status`` is ``ok`` or why there is no score: what
+:mod:`genossm.data.alleles` lists, ``too_long`` (an allele over a quarter of the window), ``no_context`` (no base but N
+beside it), ``not_finite``. A fault of a record ends the command before anything is scored; with ``--invalid report`` it
+is a status as well.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from genossm.data.alleles import READY, Allele, Change, judge
+from genossm.data.fasta import FastaOptions, Warnings
+from genossm.data.reference import Reference
+from genossm.data.variant_tables import AlleleScore, Format, TableWriter, output_format
+from genossm.data.vcf import VariantRecord, VcfReader
+from genossm.errors import GenoSSMError
+from genossm.files import check_output
+from genossm.models import LanguageModel
+from genossm.models.edits import Edit, EditedWindow, Effect
+from genossm.models.likelihood import is_base
+from genossm.progress import progress
+from genossm.stages.loading import load_model, pick_device
+from genossm.train.signals import StopRequest
+
+WINDOW = 8_192
+TOLERANCE = 3e-3
+RECORDS = 20_000
+"""Records whose windows are read together."""
+SPELLED_OUT = 3
+"""How many contigs with another name a warning spells out."""
+
+
+class Score(StrEnum):
+    """Which score stands in the column ``score``."""
+
+    SITE = "site"
+    WINDOW = "window"
+    DISTANCE = "distance"
+
+
+class Invalid(StrEnum):
+    """What a fault of a record does."""
+
+    STOP = "stop"
+    REPORT = "report"
+
+
+class Strands(StrEnum):
+    """Which strands a score reads."""
+
+    BOTH = "both"
+    GIVEN = "given"
+
+
+@dataclass(frozen=True)
+class VariantOptions:
+    """How variants are scored.
+
+    Attributes:
+        window: bp of context, see the module. both_strands: the mean of the two strands' scores.
+        length_control: see :func:`genossm.models.edits`, ``typical``.
+        score: which one is ``score``. tolerance: of :class:`genossm.models.edits.EditedWindow`.
+    """
+
+    window: int = WINDOW
+    both_strands: bool = True
+    length_control: bool = True
+    score: Score = Score.SITE
+    tolerance: float = TOLERANCE
+
+
+@dataclass
+class Survey:
+    """What a first reading of all records found."""
+
+    records: int = 0
+    alleles: int = 0
+    faults: int = 0
+    refs: int = 0
+    mismatches: int = 0
+    aliases: dict[str, str] = field(default_factory=dict)
+    unsorted: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was scored: alleles by status, and remarks."""
+
+    records: int
+    statuses: Counter[str]
+    warnings: list[str]
+
+
+def window_of(start: int, length: int, window: int) -> tuple[int, int]:
+    """The window, [start, end) of a contig of ``length`` bp, in which a change that begins at ``start`` is read."""
+    step = max(1, window // 2)
+    begin = start // step * step - window // 4
+    return max(0, begin), min(length, begin + window)
+
+
+def survey(path: str | os.PathLike[str], reference: Reference, *, strict: bool) -> Survey:
+    """Read all records, so that a fault shows before hours of work.
+
+    Raises:
+        GenoSSMError: a fault of the file; E_WRONG_ASSEMBLY where every REF of several disagrees with the reference;
+            with ``strict`` the first fault of a record.
+    """
+    found, first = Survey(), None
+    reader = VcfReader(path)
+    for record in reader:
+        fault, _ = judge(record, reference)
+        found.records += 1
+        found.alleles += len(record.alts)
+        contig = reference.names.resolve(record.chrom)
+        if contig is not None and contig != record.chrom:
+            found.aliases[record.chrom] = contig
+        found.refs += fault is None or fault.code == "E_REF_MISMATCH"
+        if fault is not None:
+            found.faults += 1
+            found.mismatches += fault.code == "E_REF_MISMATCH"
+            first = first or GenoSSMError(
+                fault.text, code=fault.code, path=reader.path, line=record.line, record=f"{record.chrom}:{record.pos}"
+            )
+    found.unsorted = reader.unsorted
+    if strict and first is not None:
+        if found.mismatches == found.refs > 1:
+            text = f"{found.refs:,} of {found.refs:,} REF alleles disagree with the FASTA: give the assembly of the VCF"
+            raise GenoSSMError(text, code="E_WRONG_ASSEMBLY", path=reader.path)
+        more = f" (one of {found.faults:,} such records; --invalid report scores the others)"
+        raise GenoSSMError(first.text + more, code=first.code, path=first.path, line=first.line, record=first.record)
+    return found
+
+
+def score_records(
+    model: LanguageModel, reference: Reference, records: Iterable[VariantRecord], options: VariantOptions | None = None
+) -> Iterator[tuple[VariantRecord, list[AlleleScore]]]:
+    """Each record with the scores of its alleles, in order. Memory: 20,000 records and a window.
+
+    Args:
+        model: in eval mode.
+        reference: what the records are about.
+    """
+    options = options or VariantOptions()
+    source = iter(records)
+    while block := list(islice(source, RECORDS)):
+        judged = [judge(record, reference)[1] for record in block]
+        scores = _score_block(model, reference, judged, options)
+        at = 0
+        for record, alleles in zip(block, judged, strict=True):
+            yield record, scores[at : at + len(alleles)]
+            at += len(alleles)
+
+
+def _score_block(
+    model: LanguageModel, reference: Reference, judged: list[list[Allele]], options: VariantOptions
+) -> list[AlleleScore]:
+    """The scores of all alleles, window by window."""
+    alleles = [allele for record in judged for allele in record]
+    scores = [AlleleScore(allele.alt, allele.status) for allele in alleles]
+    windows: dict[tuple[str, int, int], list[int]] = {}
+    for i, allele in enumerate(alleles):
+        if allele.change is None:
+            continue
+        change, status = allele.change, READY
+        place = window_of(change.start, reference.lengths[change.contig], options.window)
+        if max(change.end - change.start, len(change.tokens)) > options.window // 4:
+            status = "too_long"
+        if status == READY:
+            windows.setdefault((change.contig, *place), []).append(i)
+        else:
+            scores[i] = AlleleScore(allele.alt, status)
+    for (contig, start, end), members in sorted(windows.items()):
+        tokens = reference.read(contig, start, end)
+        changes = [alleles[i].change for i in members]
+        found = _score_window(model, tokens, start, [c for c in changes if c is not None], options)
+        for i, (status, values) in zip(members, found, strict=True):
+            scores[i] = AlleleScore(alleles[i].alt, status, *values)
+    return scores
+
+
+def _score_window(
+    model: LanguageModel, tokens: np.ndarray, start: int, changes: list[Change], options: VariantOptions
+) -> list[tuple[str, tuple[float | None, ...]]]:
+    """Status and (score, site, window, distance) of changes whose window begins at ``start``."""
+    edits = [Edit(c.start - start, c.end - start, c.tokens) for c in changes]
+    known = is_base(tokens)
+    bases = int(known.sum())
+    alone = [bases == int(known[edit.start : edit.end].sum()) for edit in edits]
+    asked = [edit for edit, no_context in zip(edits, alone, strict=True) if not no_context]
+    none: tuple[float | None, ...] = (None,) * 4
+    if not asked:
+        return [("no_context", none)] * len(edits)
+    window = EditedWindow(model, tokens, asked, both_strands=options.both_strands, tolerance=options.tolerance)
+    effects = iter(window.effects(asked))
+    grown = any(len(edit.tokens) != edit.end - edit.start for edit in asked)
+    typical = window.typical() if options.length_control and grown else 0.0
+    results = []
+    for edit, no_context in zip(edits, alone, strict=True):
+        values = none if no_context else _values(next(effects), edit, typical, options.score)
+        finite = all(v is None or math.isfinite(v) for v in values)
+        results.append(("no_context", none) if no_context else (READY, values) if finite else ("not_finite", none))
+    return results
+
+
+def _values(effect: Effect, edit: Edit, typical: float, score: Score) -> tuple[float, ...]:
+    charge = (len(edit.tokens) - (edit.end - edit.start)) * typical
+    site, window = effect.site - charge, effect.window - charge
+    chosen = {Score.SITE: site, Score.WINDOW: window, Score.DISTANCE: effect.distance}[score]
+    return chosen, site, window, effect.distance
+
+
+def variants(
+    checkpoint: Path,
+    reference_fasta: str | os.PathLike[str],
+    vcf: str | os.PathLike[str],
+    output: Path | None = None,
+    *,
+    options: VariantOptions | None = None,
+    table: Format | None = None,
+    invalid: Invalid = Invalid.STOP,
+    device: str = "auto",
+) -> Summary:
+    """Score the alleles of a VCF or BCF; the table goes to ``output``, which appears whole or not at all, or to stdout.
+
+    Args:
+        checkpoint: folder of a language model.
+        reference_fasta, vcf: plain, gzip or BGZF; ``vcf`` may be ``-``, standard input.
+        table: TSV or VCF; None goes by the name of ``output``.
+        invalid: what a fault of a record does.
+
+    Raises:
+        GenoSSMError: a fault of the checkpoint, of the reference or of the VCF.
+    """
+    options = options or VariantOptions()
+    if output is not None:
+        check_output(output, vcf, reference_fasta)
+    table = output_format(output, table)
+    model, _ = load_model(checkpoint, pick_device(device))
+    if not isinstance(model, LanguageModel):
+        raise GenoSSMError("is a classifier; variants are scored by a language model", path=checkpoint)
+    if model.max_seqlen is not None and options.window > model.max_seqlen:
+        text = f"reads {model.max_seqlen:,} tokens at most; use --window {model.max_seqlen // 2}"
+        raise GenoSSMError(text, path=checkpoint)
+    warnings = Warnings()
+    with _seekable(vcf) as path, Reference(reference_fasta, FastaOptions(), warnings) as reference:
+        found = survey(path, reference, strict=invalid == Invalid.STOP)
+        reader = VcfReader(path)
+        statuses: Counter[str] = Counter()
+        scored = score_records(model.eval(), reference, reader, options)
+        with TableWriter(output, table) as writer, progress("variants", found.alleles, "alleles") as advance:
+            for record, scores in scored:
+                writer.write(reader, record, scores)
+                statuses.update(score.status for score in scores)
+                advance(len(scores))
+            writer.finish(reader)
+    return Summary(found.records, statuses, _remarks(found, warnings))
+
+
+def _remarks(found: Survey, warnings: Warnings) -> list[str]:
+    lines = [f"the reference: {line}" for line in warnings.lines()]
+    if found.unsorted:
+        lines.append("W_UNSORTED the records are not in order; rows are in theirs")
+    if found.aliases:
+        shown = [f"{name} is {contig}" for name, contig in islice(found.aliases.items(), SPELLED_OUT)]
+        more = f" and {len(found.aliases) - SPELLED_OUT} more" if len(found.aliases) > SPELLED_OUT else ""
+        lines.append(f"W_ALIAS contigs have other names in the FASTA: {', '.join(shown)}{more}")
+    return lines
+
+
+@contextmanager
+def _seekable(vcf: str | os.PathLike[str]) -> Iterator[str]:
+    """A path that can be read twice: of the file, or of a copy of what comes through a pipe."""
+    path = Path(vcf)
+    if os.fspath(vcf) != "-" and not path.is_fifo() and not path.is_char_device():
+        yield os.fspath(vcf)
+        return
+    with tempfile.TemporaryDirectory(prefix="genossm-") as folder:
+        copy = Path(folder) / "stdin"
+        with copy.open("wb") as sink:
+            if os.fspath(vcf) == "-":
+                shutil.copyfileobj(sys.stdin.buffer, sink)
+            else:
+                with path.open("rb") as source:
+                    shutil.copyfileobj(source, sink)
+        yield os.fspath(copy)
+
+
+def command(
+    checkpoint: Annotated[Path, typer.Option(help="Folder of a language model.")],
+    reference: Annotated[str, typer.Option(help="FASTA that the VCF is about: plain, gzip or BGZF.")],
+    vcf: Annotated[str, typer.Option(help="VCF (plain, gzip, BGZF) or BCF, in any order; - is standard input.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The table to write: .tsv, .vcf or .vcf.gz; default: standard output.")
+    ] = None,
+    table: Annotated[
+        Format | None, typer.Option("--format", help="tsv: a row an allele; vcf: the records with INFO fields.")
+    ] = None,
+    window: Annotated[
+        int, typer.Option(min=64, help="bp of context; at least a quarter of it on either side.")
+    ] = WINDOW,
+    strands: Annotated[Strands, typer.Option(help="Mean of both strands, or the given one.")] = Strands.BOTH,
+    length_control: Annotated[
+        bool, typer.Option(help="Indels: take out of the ratios what the model charges for any base.")
+    ] = True,
+    score: Annotated[Score, typer.Option(help="Which score stands in the column score.")] = Score.SITE,
+    invalid: Annotated[
+        Invalid, typer.Option(help="Records with a fault (REF, POS, ALT, contig): an error, or a row with a status.")
+    ] = Invalid.STOP,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Read again around a change until what leaves differs by less; 0: the whole window."
+        ),
+    ] = TOLERANCE,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 ...")] = "auto",
+) -> None:
+    """Score variants with a language model: log-likelihood ratios and embedding distance, one row an allele.
+
+    Columns: chrom, pos, id, ref, alt, score, llr_site, llr_window, embedding_distance, status; NA where the status is
+    not ok. Symbolic, spanning and breakend alleles are reported, not scored.
+
+    Example: genossm variants --checkpoint results/pretrain/tiny --reference ref.fa --vcf my.vcf.gz --output scores.tsv
+    """
+    options = VariantOptions(window, strands == Strands.BOTH, length_control, score, tolerance)
+    with StopRequest("no table was written; the same command starts again"):
+        summary = variants(
+            checkpoint, reference, vcf, output, options=options, table=table, invalid=invalid, device=device
+        )
+    for line in summary.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    counts = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.statuses.items()))
+    print(f"{summary.records:,} records, {summary.statuses.total():,} alleles: {counts or 'none'}", file=sys.stderr)
