@@ -102,6 +102,7 @@ class Case:
         passes: what is timed. ``forward`` keeps nothing for gradients; ``training`` is forward and backward, and
             gives the row ``backward`` too; ``step`` is a run that does all of it itself.
         probe: tokens of the check against the definition.
+        prepare: what is timed, where that is more than ``run`` (a training step).
     """
 
     name: str
@@ -115,9 +116,12 @@ class Case:
     entrants: tuple[Entrant, ...] = field(default=())
     passes: Passes = ("forward", "training")
     probe: int = 259
+    prepare: Callable[[int, torch.device], Problem] | None = None
 
     def problem(self, seqlen: int, device: torch.device) -> Problem:
-        """The call in float32, on a device."""
+        """What is timed, in float32 on a device."""
+        if self.prepare is not None:
+            return self.prepare(seqlen, device)
         return same_inputs(self.inputs, self.run)(seqlen, device)
 
 

@@ -36,12 +36,14 @@ class Forecast:
         pass_: which.
         device: where.
         limit: seconds that one sample may take.
+        room: bytes that one sample may take; never more than most of what is free.
     """
 
     entrant: Entrant
     pass_: str
     device: torch.device
     limit: float
+    room: float = math.inf
     known: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def admit(self, length: int) -> Problem:
@@ -89,10 +91,10 @@ class Forecast:
         if len(self.known) < 2:
             return
         seconds, needed = self._foretell(length, 0), self._foretell(length, 1)
-        free = available_memory(self.device)
-        if needed > SHARE * free:
+        room = min(self.room, SHARE * available_memory(self.device))
+        if needed > room:
             needed = self._foretell(wanted, 1)
-            raise Refused(f"out of memory (about {needed / 1e9:.0f} GB; {free / 1e9:.0f} GB are free)")
+            raise Refused(f"out of memory (about {_round(needed / 1e9)} GB; {room / 1e9:.0f} GB may be taken)")
         if seconds > self.limit:
             raise Refused(f"over {self.limit:g} s (about {_round(self._foretell(wanted, 0))} s)")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from genossm.bench.race import Settings, race
-from genossm.bench.rows import Row, errors_to_csv, from_csv, merged, to_csv
+from genossm.bench.rows import Row, errors_from_csv, errors_to_csv, from_csv, merged, slopes, table, to_csv
 from genossm.bench.verify import Error, errors
 from genossm.files import atomic_write
 from genossm.kernels.benchmark import Case
@@ -21,8 +22,8 @@ class Report:
     """What a run found.
 
     Attributes:
-        rows: measured points and reasons why there is none, the earlier ones of the folder among them.
-        errors: against the float64 definitions.
+        rows: measured points and reasons why there is none; errors: against the float64 definitions. Both hold what was
+            kept of an earlier run.
         refused: operators that were not timed, with their worst error.
     """
 
@@ -32,40 +33,85 @@ class Report:
 
 
 def run(
-    cases: Sequence[Case], settings: Settings, output: Path | None, say: Callable[[str], None], *, append: bool = False
+    cases: Sequence[Case], settings: Settings, output: Path, say: Callable[[str], None], *, append: bool = False
 ) -> Report:
     """Verify and time every case; after each, what is known is written to ``output``.
 
     Args:
         cases: what to run.
         settings: how.
-        output: folder for kernels.csv and errors.csv; None writes nothing.
+        output: folder for kernels.csv and errors.csv.
         say: is told what happens.
-        append: keep the rows of an earlier kernels.csv that are not measured again.
+        append: keep what the earlier files of the folder say of things that are not measured again.
 
     Raises:
         GenoSSMError: ``append`` to a file of another version.
     """
-    earlier = from_csv(output / "kernels.csv") if append and output and (output / "kernels.csv").exists() else []
-    report = Report(list(earlier), [], {})
+    names = {case.name for case in cases}
+    report = Report([], [], {})
+    if append:
+        report.rows.extend(from_csv(output / "kernels.csv"))
+        report.errors.extend(e for e in errors_from_csv(output / "errors.csv") if e.operator not in names)
     meter = Meter(settings.device)
     meter()  # compiles
     for case in cases:
-        say(f"{case.name}: verified against float64")
+        say(f"{case.name}: held against float64 before it is timed")
         found = errors(case, settings.device)
         report.errors.extend(found)
         failed = [error for error in found if error.failed]
         if failed:
-            worst = max(failed, key=lambda error: error.error)
+            worst = max(failed, key=lambda error: error.error / (error.bound or math.inf))
             report.refused[case.name] = worst
+            report.rows[:] = [row for row in report.rows if row.operator != case.name]
             say(f"{case.name}: refused, {describe(worst)}")
         else:
-            for row in race(case, settings, meter):
-                say(describe_row(row))
-                report.rows[:] = merged(report.rows, [row])
-        if output is not None:
-            write(report, output)
+            add(report, race(case, settings, meter), say)
+        write(report, output)
     return report
+
+
+def add(report: Report, rows: Iterable[Row], say: Callable[[str], None]) -> None:
+    """Take rows into a report as they come, in place of earlier ones of the same thing."""
+    for row in rows:
+        told = row.note or f"{row.ns_per_token:,.0f} ns a token"
+        say(f"{row.operator}, {row.pass_}, {row.length:,} tokens: {row.contestant} {told}")
+        report.rows[:] = merged(report.rows, [row])
+
+
+def tables(report: Report) -> list[str]:
+    """Lines to read: times, how they grow with length, and the worst errors."""
+    lines = table(report.rows)
+    for (name, pass_), (slope, shortest, longest) in slopes(report.rows).items():
+        lines.append(f"{name}, {pass_}: time ~ length^{slope:.3f} from {shortest:,} to {longest:,} tokens")
+    lines += _steps(report.rows)
+    for name in dict.fromkeys(error.operator for error in report.errors):
+        lines += [f"{name}: {line}" for line in _worst([e for e in report.errors if e.operator == name])]
+    return lines
+
+
+def _steps(rows: Iterable[Row]) -> list[str]:
+    """Training steps in the words of a user: seconds, tokens a second, memory."""
+    return [
+        f"{row.operator} of {row.length:,} tokens, {row.contestant}, {row.threads} threads: {row.seconds:.2f} s,"
+        f" {row.length / row.seconds:,.0f} tokens/s, {row.memory_per_token * row.length / 1e9:.2f} GB"
+        for row in rows
+        if row.pass_ == "step" and not row.note
+    ]
+
+
+def _worst(errors: Sequence[Error]) -> list[str]:
+    """The largest error of outputs and of gradients against float64, by dtype."""
+    lines = []
+    for dtype in dict.fromkeys(error.dtype for error in errors):
+        own = [error for error in errors if error.dtype == dtype]
+        unsupported = [error.quantity for error in own if math.isnan(error.error)]
+        lines += [f"{dtype} {text}" for text in unsupported]
+        for kind, gradients in (("outputs", False), ("gradients", True)):
+            group = [e for e in own if e.quantity.startswith("d") is gradients and not math.isnan(e.error)]
+            if group:
+                worst = max(group, key=lambda error: error.error)
+                lines.append(f"{dtype} {kind} within {worst.error:.1e} of float64 ({worst.quantity}, {worst.variant})")
+    return lines
 
 
 def write(report: Report, output: Path) -> None:
@@ -77,9 +123,3 @@ def write(report: Report, output: Path) -> None:
 def describe(error: Error) -> str:
     """An error in words."""
     return f"{error.quantity} ({error.variant}, {error.dtype}) is off by {error.error:.1e}, allowed {error.bound:g}"
-
-
-def describe_row(row: Row) -> str:
-    """One line of progress."""
-    told = row.note or f"{row.ns_per_token:,.0f} ns a token"
-    return f"{row.operator}, {row.pass_}, {row.length:,} tokens: {row.contestant} {told}"

@@ -5,6 +5,7 @@ The peaks of the machine are measured in every round too: a roofline holds for t
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -37,6 +38,7 @@ class Settings:
         limit: seconds that one sample may take.
         peers: whether others take part.
         threads: of the run; with more than one, ours also runs with one.
+        memory: bytes that one call may take, beside the limit of what is free.
     """
 
     lengths: tuple[int, ...]
@@ -45,6 +47,7 @@ class Settings:
     limit: float
     peers: bool
     threads: int
+    memory: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def race(case: Case, settings: Settings, meter: Meter) -> Iterator[Row]:
             for entrant in (case.entrants if settings.peers else ())
             if pass_ in entrant.passes and entrant.device in (None, device.type)
         ]
-        forecasts = [Forecast(entrant, pass_, device, settings.limit) for entrant in (ours, *others)]
+        forecasts = [Forecast(entrant, pass_, device, settings.limit, settings.memory) for entrant in (ours, *others)]
         for length in settings.lengths:
             yield from _point(case, pass_, length, forecasts, settings, meter)
 

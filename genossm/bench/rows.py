@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from genossm.bench.verify import Error
 from genossm.errors import GenoSSMError
@@ -86,32 +87,46 @@ def _cell(value: object) -> str:
 
 
 def from_csv(path: Path) -> list[Row]:
-    """The rows of an earlier run.
+    """The rows of an earlier run; none without a file.
 
     Raises:
         GenoSSMError: not a file that :func:`to_csv` wrote.
     """
+    return [Row(**values) for values in _read(path, COLUMNS, Row)]
+
+
+def errors_from_csv(path: Path) -> list[Error]:
+    """The errors of an earlier run; none without a file.
+
+    Raises:
+        GenoSSMError: not a file that :func:`errors_to_csv` wrote.
+    """
+    return [Error(**values) for values in _read(path, ERROR_COLUMNS, Error)]
+
+
+def _read(path: Path, columns: list[str], kind: type[Row | Error]) -> Iterator[dict[str, Any]]:
+    """The values of every line, by the names of the fields of ``kind``."""
+    if not path.exists():
+        return
     with open(path, encoding="utf-8", newline="") as handle:
         reader = csv.DictReader(handle)
-        if reader.fieldnames != COLUMNS:
-            raise GenoSSMError(
-                "has other columns than this version writes; remove it, or name another folder", path=path
-            )
-        return [_row(path, line, values) for line, values in enumerate(reader, start=2)]
+        if reader.fieldnames != columns:
+            text = "has other columns than this version writes; remove it, or name another folder"
+            raise GenoSSMError(text, path=path)
+        for line, texts in enumerate(reader, start=2):
+            try:
+                pairs = zip(columns, fields(kind), strict=True)
+                yield {field.name: _parsed(str(field.type), texts[column]) for column, field in pairs}
+            except (TypeError, ValueError) as error:
+                raise GenoSSMError(f"has a value that is no number: {error}", path=path, line=line) from error
 
 
-def _row(path: Path, line: int, values: dict[str, str]) -> Row:
-    read: dict[str, object] = {}
-    for column, field in zip(COLUMNS, fields(Row), strict=True):
-        text = values[column]
-        try:
-            if field.type == "float":
-                read[field.name] = float(text) if text else math.nan
-            else:
-                read[field.name] = int(text) if field.type == "int" else text
-        except (TypeError, ValueError) as error:
-            raise GenoSSMError(f"column {column}: {text!r} is no number", path=path, line=line) from error
-    return Row(**read)  # type: ignore[arg-type]
+def _parsed(kind: str, text: str) -> float | int | str | None:
+    if kind == "float | None":
+        return float(text) if text else None
+    if kind == "float":
+        return float(text) if text else math.nan
+    return int(text) if kind == "int" else text
 
 
 def merged(earlier: Iterable[Row], later: Sequence[Row]) -> list[Row]:
@@ -155,8 +170,16 @@ def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
 def slopes(rows: Iterable[Row], shortest: int = 16_384) -> dict[tuple[str, str], tuple[float, int, int]]:
     """(operator, pass) to the slope of log time against log length of ours, and the lengths that it spans."""
     points: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    rows = list(rows)
+    most = max((row.threads for row in rows), default=1)
     for row in rows:
-        if row.contestant == OURS and row.length >= shortest and not math.isnan(row.seconds):
+        if (
+            row.contestant == OURS
+            and row.threads == most
+            and row.length >= shortest
+            and not row.note
+            and not math.isnan(row.seconds)
+        ):
             points.setdefault((row.operator, row.pass_), []).append((math.log(row.length), math.log(row.seconds)))
     found = {}
     for key, pairs in points.items():
