@@ -17,6 +17,7 @@ include: "workflow/rules/common.smk"
 include: "workflow/rules/fetch.smk"
 include: "workflow/rules/tokenize.smk"
 include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/compare.smk"
 include: "workflow/rules/derive.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/score.smk"
@@ -31,6 +32,7 @@ rule all:
     default_target: True
     input:
         f"{RESULTS}/report.html",
+        [f"{RESULTS}/compare.tsv"] if SETTINGS.compare else [],
 
 
 onstart:

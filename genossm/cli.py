@@ -18,6 +18,7 @@ STAGES = {
     "fetch": "Bring a genome, an annotation or a list of intervals here: resumed, checked, indexed.",
     "tokenize": "Turn a FASTA into tokens.h5: windows, splits, soft-mask.",
     "pretrain": "Train a DNA language model on tokens.h5.",
+    "compare": "Put pretrained models side by side: parameters, losses, times.",
     "derive": "Cut a labelled task out of a genome.",
     "finetune": "Train a classifier on labelled sequences.",
     "score": "Score the records of a FASTA file.",

@@ -14,9 +14,22 @@ LEAVES = {"config", "errors", "files", "progress", "vocab"}
 MAY_IMPORT = {
     "": {"stages"},  # genossm.load, when it is asked for
     "cli": {"errors"},  # stages by name, when one is chosen
-    "stages": {"stages", "data", "models", "kernels", "train", "metrics", "baselines", "report", "bench", *LEAVES},
+    "stages": {
+        "stages",
+        "data",
+        "models",
+        "kernels",
+        "train",
+        "metrics",
+        "baselines",
+        "report",
+        "bench",
+        "science",
+        *LEAVES,
+    },
     "report": {"report", "metrics", *LEAVES},
     "bench": {"bench", "kernels", "models", *LEAVES},
+    "science": {"science", "bench", "kernels", "models", "train", "baselines", "report", *LEAVES},
     "data": {"data", *LEAVES},
     "models": {"models", "kernels", *LEAVES},
     "train": {"train", *LEAVES},
@@ -45,7 +58,7 @@ OWNERS = {
     "pydantic": {"config", "stages"},
     "yaml": {"config", "report"},
     "safetensors": {"train"},
-    "torch": {"kernels", "models", "train", "stages", "bench"},
+    "torch": {"kernels", "models", "train", "stages", "bench", "science"},
     "typer": {"cli", "stages"},
     "rich": {"progress", "train", "stages"},
     "snakemake": set(),

@@ -156,6 +156,9 @@ class Config(Section):
     results: str = Field("results", description="folder of everything that is made")
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(1, description="the seed of every random choice")
     model: str = Field("tiny", description="a preset under config/model, or a path to a YAML file")
+    compare: list[str] = Field(
+        default_factory=list, description="more models, to be pretrained alike and put side by side in compare.tsv"
+    )
     fetch: FetchSection
     tokenize: TokenizeSection = TokenizeSection()
     pretrain: PretrainSection

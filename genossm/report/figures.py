@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ParamSpec
 
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+
+from genossm.report.plots import Plot
 
 INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 MODEL, BASELINE, TWIN = "#0b6e99", "#d9822b", "#8a94a6"
@@ -231,23 +234,35 @@ def durations(seconds: Mapping[str, float]) -> Figure:
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """One core of the memory figure: half-lives in bp, time steps, and kernels (channels, bp) where there are any."""
+    """One core of the memory figure.
+
+    Half-lives in bp, time steps and kernels (channels, bp) where there are any, and effective memory in bp.
+    """
 
     name: str
     half_life: npt.NDArray[np.float64]
     dt: npt.NDArray[np.float64] | None
     kernel: npt.NDArray[np.float64] | None
+    effective: npt.NDArray[np.float64]
+
+
+def _log_histogram(axes: Axes, values: npt.NDArray[np.float64], color: str) -> None:
+    """How the logarithms of what is finite and positive are distributed; a word where there is nothing."""
+    finite = values[np.isfinite(values) & (values > 0)]
+    if len(finite):
+        axes.hist(np.log10(finite), bins=24, color=color)
+    else:
+        axes.text(0.5, 0.5, "never forgets", transform=axes.transAxes, ha="center", va="center", color=MUTED)
 
 
 @_picture
 def memory(rows: Sequence[MemoryRow]) -> Figure:
-    """Half-lives, time steps and kernels of every core, one row a core."""
-    figure = Figure(figsize=(9.4, 0.6 + 1.5 * len(rows)))
-    grid = figure.subplots(len(rows), 3, squeeze=False)
-    for (decay, step, response), row in zip(grid, rows, strict=True):
-        finite = row.half_life[np.isfinite(row.half_life) & (row.half_life > 0)]
-        if len(finite):
-            decay.hist(np.log10(finite), bins=24, color=MODEL)
+    """Half-lives, time steps, effective memory and kernels of every core, one row a core."""
+    figure = Figure(figsize=(11.6, 0.6 + 1.5 * len(rows)))
+    grid = figure.subplots(len(rows), 4, squeeze=False)
+    for (decay, step, effective, response), row in zip(grid, rows, strict=True):
+        _log_histogram(decay, row.half_life, MODEL)
+        _log_histogram(effective, row.effective, TWIN)
         decay.set_ylabel(row.name, fontsize=8)
         if row.dt is None:
             step.set_axis_off()
@@ -261,8 +276,51 @@ def memory(rows: Sequence[MemoryRow]) -> Figure:
                 response.plot(lag, channel / np.abs(channel).max(), linewidth=0.7)
             response.set_xscale("log")
     for axes, title, label in zip(
-        grid[0], ("Half-life", "Time step", "Kernel, four channels"), ("log10 bp", "log10 dt", "lag in bp"), strict=True
+        grid[0],
+        ("Half-life", "Time step", "90 % of the energy", "Kernel, four channels"),
+        ("log10 bp", "log10 dt", "within log10 bp", "lag in bp"),
+        strict=True,
     ):
         axes.set_title(title)
         grid[-1][list(grid[0]).index(axes)].set_xlabel(label)
     return figure
+
+
+@_picture
+def plain(plot: Plot) -> Figure:
+    """The curves of a plot, or its bars; what is not positive is left out of a logarithmic axis."""
+    figure, axes = _axes(7.2, 3.6 if not plot.bars else 0.9 + 0.3 * len(plot.bars))
+    if plot.bars:
+        _draw_bars(axes, plot)
+    many = len(plot.lines) > len(PALETTE)
+    colors = matplotlib.colormaps["tab20"].colors if many else PALETTE  # type: ignore[attr-defined]
+    for index, line in enumerate(plot.lines):
+        style_ = "--" if line.dashed else ("-", ":")[index // len(colors) % 2]
+        marker = "o" if len(line.x) <= 16 else ""
+        color = colors[index % len(colors)]
+        axes.plot(line.x, line.y, style_, color=color, label=line.name, marker=marker, markersize=3, linewidth=1.3)
+    if not plot.bars:
+        for name, value in plot.levels.items():
+            axes.axhline(value, color=MUTED, linestyle="--", linewidth=1.1, label=name)
+        axes.set(xscale="log" if plot.logx else "linear", yscale="log" if plot.logy else "linear")
+        axes.set(xlabel=plot.xlabel, ylabel=plot.ylabel)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7 if many else 8.5)
+    axes.set_title(plot.title)
+    return figure
+
+
+def _draw_bars(axes: Axes, plot: Plot) -> None:
+    """Bars from left to right, each with its value, and the levels across them."""
+    axes.barh(list(plot.bars), list(plot.bars.values()), color=MODEL, height=0.66)
+    if plot.logy:
+        axes.set_xscale("log")
+    for place, value in enumerate(plot.bars.values()):
+        axes.annotate(f" {value:.3g}", (value, place), va="center", fontsize=8)
+    for name, value in plot.levels.items():
+        axes.axvline(value, color=BASELINE, linestyle="--", linewidth=1.1, label=name)
+    if plot.levels:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.12)
+    axes.set(xlabel=plot.ylabel)

@@ -8,3 +8,7 @@ from genossm.stages.bench_kernels import kernels
 
 command = typer.Typer(no_args_is_help=True, help="Measure this installation: its kernels, and what it reaches.")
 command.command("kernels")(kernels)
+
+
+command.command("science")(science)
+command.command("models")(models)

@@ -12,7 +12,7 @@ from genossm.models import build_model
 from genossm.models.memory import Memory, cores, half_lives, memory_of
 from genossm.models.mixers import build_mixer
 
-WITHOUT = {"linear_attention", "attention", "lstm", "conv"}
+WITHOUT = {"attention", "local_attention", "conv", "rwkv_channel_mix"}
 
 
 def config(mixer: str, **changes) -> ModelConfig:
@@ -50,6 +50,42 @@ def test_the_energy_of_a_kernel_says_how_far_it_reaches() -> None:
     reach = Memory(torch.ones(1), kernel=kernel).effective()
     assert reach is not None
     assert reach.tolist() == [1, 9]
+
+
+def test_modes_without_a_kernel_keep_their_energy_as_long_as_their_decay_lets_them() -> None:
+    reach = Memory(torch.tensor([1.0, 100.0], dtype=torch.float64)).effective()
+    assert (0.25 ** (reach / torch.tensor([1.0, 100.0]))).tolist() == pytest.approx([0.1, 0.1])
+
+
+@pytest.mark.parametrize("mixer", ["s5", "liquid_s4"])
+def test_the_kernel_of_a_channel_is_its_response_to_itself(mixer: str) -> None:
+    torch.manual_seed(0)
+    core = build_mixer(config(mixer)).core.double()
+    u = torch.zeros(1, 20, 16, dtype=torch.float64)
+    u[0, 0, 3] = 1e-6
+    memory = memory_of(core, 20)
+    assert memory is not None
+    assert memory.kernel is not None
+    response = core(u)[0][0, :, 3] - core.D[3] * u[0, :, 3]
+    assert torch.allclose(memory.kernel[3], 1e6 * response, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mixer", "gate"), [("lstm", 1), ("gru", 1)])
+def test_a_gate_with_a_large_bias_keeps_for_long(mixer: str, gate: int) -> None:
+    core = build_mixer(config(mixer)).core
+    with torch.no_grad():
+        core.rnn.bias_ih_l0.zero_()
+        core.rnn.bias_hh_l0.zero_()
+        core.rnn.bias_ih_l0[16 * gate : 16 * (gate + 1)] = 5
+    memory = memory_of(core, 10)
+    assert memory is not None
+    assert memory.half_life.tolist() == pytest.approx([math.log(2) / math.log1p(math.exp(-5))] * 16)
+
+
+def test_linear_attention_never_forgets() -> None:
+    memory = memory_of(build_mixer(config("linear_attention")).core, 10)
+    assert memory is not None
+    assert memory.half_life.tolist() == [math.inf] * 4
 
 
 @pytest.mark.parametrize("mixer", sorted(WITHOUT))

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+from genossm.models import build_model
+from genossm.stages.pretrain import find_model
 from tests.workflow.conftest import CONFIG, snakemake
 
 
@@ -61,6 +63,31 @@ def test_plan_of_the_embedded_default(repository, tmp_path):
     ]
     assert jobs(done.stdout) == {**dict.fromkeys([*once, "settings", "report", "all"], 1), "total": 11}
     assert "--valid XIV --test XVI --exclude Mito" in commands(done.stdout, "tokenize")[0]
+
+
+def test_plan_of_the_comparison(repository, tmp_path):
+    """Every model is pretrained from its own file with the same settings, and each is of the size of the others."""
+    (tmp_path / "config").symlink_to(repository / "config")
+    done = snakemake(tmp_path, "--dry-run", "--configfile", "config/compare.yaml")
+    assert done.returncode == 0, done.stdout
+    runs = commands(done.stdout, "pretrain")
+    assert jobs(done.stdout)["pretrain"] == len(runs) == 16
+    assert jobs(done.stdout)["compare"] == 1
+    models = [re.search(r"--model config/model/(\S+)\.yaml", run)[1] for run in runs]
+    assert all(f"--output results/compare/pretrain/{model} " in run for model, run in zip(models, runs, strict=True))
+    assert {model.removesuffix("-causal") for model in models if "-causal" in model} == {
+        model for model in models if "-causal" not in model
+    }
+    sizes = [build_model(find_model(model)).num_parameters() for model in models]
+    assert max(sizes) < 1.12 * min(sizes)
+
+
+def test_a_model_is_compared_once(repository, tmp_path):
+    (tmp_path / "config").symlink_to(repository / "config")
+    twice = ("--configfile", "config/compare.yaml", "--config", "compare=[s4, s4]")
+    done = snakemake(tmp_path, "--dry-run", *twice)
+    assert done.returncode != 0
+    assert "compare: a model is named twice" in done.stdout
 
 
 def test_plan_of_the_human_configuration(repository):

@@ -56,16 +56,26 @@ def local_source(source: str) -> list[str]:
     return [] if remote(source) else [located(source)]
 
 
-MODEL_FILE = located(
-    SETTINGS.model
-    if SETTINGS.model.endswith((".yaml", ".yml"))
-    else f"config/model/{SETTINGS.model}.yaml"
-)
-MODEL = Path(MODEL_FILE).stem
-if not FILE_NAME.fullmatch(MODEL):
-    raise WorkflowError(
-        f"model: {MODEL!r} becomes a folder's name: use ASCII letters, digits, '_' and '-'"
+def model_file(name: str) -> str:
+    """The YAML file of a model: the name itself, or the preset of that name."""
+    path = located(
+        name if name.endswith((".yaml", ".yml")) else f"config/model/{name}.yaml"
     )
+    if not FILE_NAME.fullmatch(Path(path).stem):
+        raise WorkflowError(
+            f"model: {Path(path).stem!r} becomes a folder's name: use ASCII letters, digits, '_' and '-'"
+        )
+    return path
+
+
+MODEL = Path(model_file(SETTINGS.model)).stem
+MODEL_FILES = {
+    Path(path).stem: path
+    for path in map(model_file, [SETTINGS.model, *SETTINGS.compare])
+}
+"""Every model that is pretrained, by the name of its folder; ``model`` itself is the first."""
+if len(MODEL_FILES) <= len(SETTINGS.compare):
+    raise WorkflowError("compare: a model is named twice, or is that of `model`")
 
 GENOME = SETTINGS.pretrain.genome
 TASKS = SETTINGS.finetune.tasks
@@ -201,7 +211,7 @@ BENCHMARKS = [
     *(f"fetch.annotation.{name}" for name in USED_ANNOTATIONS),
     *(f"fetch.intervals.{name}" for name in USED_INTERVALS),
     f"tokenize.{GENOME}",
-    f"pretrain.{MODEL}",
+    *(f"pretrain.{model}" for model in MODEL_FILES),
     *(f"{stage}.{task}" for task in TASKS for stage in ("derive", "finetune")),
     *(f"score.{name}" for name in SETTINGS.score.inputs),
     *(f"score.{name}.{task}" for name in SETTINGS.score.inputs for task in TASKS),

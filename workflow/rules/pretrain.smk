@@ -3,7 +3,7 @@
 rule pretrain:
     input:
         tokens=f"{RESULTS}/tokens/{GENOME}.h5",
-        model=MODEL_FILE,
+        model=lambda wildcards: MODEL_FILES[wildcards.model],
     output:
         weights=f"{RESULTS}/pretrain/{{model}}/model.safetensors",
         config=f"{RESULTS}/pretrain/{{model}}/config.json",
@@ -15,6 +15,8 @@ rule pretrain:
         f"{RESULTS}/logs/pretrain/{{model}}.log",
     benchmark:
         f"{RESULTS}/benchmarks/pretrain.{{model}}.tsv"
+    wildcard_constraints:
+        model=any_of(MODEL_FILES),
     retries: 2
     conda:
         "../envs/genossm.yaml"
