@@ -20,6 +20,9 @@ from numba.extending import intrinsic, lower_builtin, models, register_model, ty
 _FEATURES = llvm.get_host_cpu_features()
 LANES = 16 if _FEATURES.get("avx512f") else 8 if _FEATURES.get("avx2") else 4
 
+LINE = 16
+"""Numbers of a cache line."""
+
 _F32 = ir.FloatType()
 _I32 = ir.IntType(32)
 _VF = ir.VectorType(_F32, LANES)
@@ -223,3 +226,11 @@ def total(typing: Any, x: Any) -> Any:
         return builder.extract_element(value, ir.Constant(_I32, 0))
 
     return types.float32(vector), generate
+
+
+@compiled
+def scratch(count):  # type: ignore[no-untyped-def]  # compiled from the types of its arguments
+    """``count`` float32 of memory, not set, from a cache line's start: vectors that cross a line load at half speed."""
+    memory = np.empty(count + LINE, np.float32)
+    skip = -(memory.ctypes.data // 4) % LINE
+    return memory[skip : skip + count]

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from genossm.kernels import backend
 from genossm.kernels.lti.blocked import lti_blocked
+from genossm.kernels.lti.op import lti_cpu
 from genossm.kernels.lti.reference import lti_ref
 from genossm.kernels.lti.triton_op import lti_triton
 
 BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "reference": lti_ref,
     "torch": lti_blocked,
+    "cpu": lti_cpu,
     "triton": lti_triton,
 }
 
@@ -56,5 +58,5 @@ def lti(
     for name, (value, shape) in wanted.items():
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{name} must be {shape}, is {tuple(value.shape)}")
-    run = backend.pick("lti", BACKENDS, "triton" if backend.default(u) == "triton" else "torch")
+    run = backend.pick("lti", BACKENDS, backend.default(u))
     return run(u, lam, C, initial_state=initial_state, mask=mask, segments=segments, reverse=reverse)
