@@ -5,10 +5,10 @@ from __future__ import annotations
 import typer
 
 from genossm.stages.bench_kernels import kernels
+from genossm.stages.bench_models import models
+from genossm.stages.bench_science import science
 
 command = typer.Typer(no_args_is_help=True, help="Measure this installation: its kernels, and what it reaches.")
 command.command("kernels")(kernels)
-
-
 command.command("science")(science)
 command.command("models")(models)
