@@ -14,7 +14,7 @@ from genossm.science.memory_capacity import random_dense, random_diagonal
 from genossm.science.result import Claim, Figure, Setting
 from genossm.science.training import fit
 
-STATES, D_MODEL, LAYERS, BATCH = 64, 32, 2, 50
+STATES, D_MODEL, LAYERS, BATCH = 32, 16, 2, 50
 STARTS = {"HiPPO-LegS": None, "random dense": random_dense, "random diagonal": random_diagonal}
 
 
@@ -66,7 +66,7 @@ def accuracy(start: str, frozen: bool, data: tuple[Tensor, ...], epochs: int, se
 
 def check(setting: Setting) -> Claim:
     """Accuracies of three starts, A and dt frozen or trained."""
-    side, epochs, limit = (8, 2, 400) if setting.quick else (16, 12, None)
+    side, epochs, limit = (8, 2, 400) if setting.quick else (16, 8, None)
     train, test, train_labels, test_labels = digit_sequences(side, setting.seed, limit)
     data = (
         *(torch.from_numpy(part).float() for part in (train, test)),

@@ -16,7 +16,7 @@ from genossm.science.training import fit
 SPECIAL = vocab.SEP
 FIRST, CONTENT = 2, 14
 """The tokens 2 to 15 are content."""
-BATCH = 32
+BATCH = 64
 
 
 def sequences(count: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ def trained(pattern: str, length: int, steps: int, seed: int) -> LanguageModel:
     """A model of two blocks that was trained at one length."""
     torch.manual_seed(seed)
     config = ModelConfig(
-        d_model=64, expand=1, n_layer=2, pattern=pattern, bidirectional=False, objective="causal", ssd={"headdim": 32},
+        d_model=64, n_layer=2, pattern=pattern, bidirectional=False, objective="causal", ssd={"headdim": 32},
         attention={"headdim": 16},
     )  # fmt: skip
     model = build_model(config)
@@ -61,7 +61,7 @@ def accuracy(model: LanguageModel, length: int, seed: int, tokens: int) -> float
 
 def check(setting: Setting) -> Claim:
     """Accuracy against length, of S4D, Mamba, Mamba-2, and S4D with one layer of attention."""
-    steps, length, lengths = (30, 16, [16, 32, 64]) if setting.quick else (500, 64, [64, 256, 1024, 4096, 16384])
+    steps, length, lengths = (30, 16, [16, 32, 64]) if setting.quick else (400, 32, [32, 128, 512, 2048, 16384])
     names = {"S4D": "D", "Mamba": "M", "Mamba-2": "S", "hybrid S4D + attention": "DA"}
     found = {}
     for name, pattern in names.items():

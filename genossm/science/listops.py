@@ -86,7 +86,7 @@ def accuracy(mixer: str, data: tuple[Tensor, ...], held: tuple[Tensor, ...], ste
 
 def check(setting: Setting) -> Claim:
     """Accuracies of S4D, Mamba and Mamba-2 against the most frequent answer."""
-    shortest, longest, steps, count = (10, 24, 20, 400) if setting.quick else (20, 60, 400, 10_000)
+    shortest, longest, steps, count = (10, 24, 20, 400) if setting.quick else (15, 40, 300, 10_000)
     every = examples(count + count // 5, shortest, longest, setting.seed)
     data, held = tuple(part[:count] for part in every), tuple(part[count:] for part in every)
     majority = Counter(held[2].tolist()).most_common(1)[0][1] / len(held[2])

@@ -48,7 +48,7 @@ def freeze_in_time(model: LanguageModel) -> None:
 def accuracy(name: str, mixer: str, n_layer: int, steps: int, length: int, setting: Setting) -> float:
     """Test accuracy of a model after training on fresh sequences at every step."""
     torch.manual_seed(setting.seed)
-    options = {"d_model": 64, "expand": 1, "n_layer": n_layer, "mixer": mixer, "bidirectional": False}
+    options = {"d_model": 64, "n_layer": n_layer, "mixer": mixer, "bidirectional": False}
     model = build_model(ModelConfig(**options, objective="causal", ssd={"headdim": 32, "bias": "frozen" in name}))
     if "frozen" in name:
         freeze_in_time(model)
