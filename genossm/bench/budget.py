@@ -18,7 +18,9 @@ import torch
 from genossm.bench.clock import available_memory, give_back_memory, memory_of, sample
 from genossm.kernels.benchmark import Entrant, Problem
 
-FIRST, GROWTH = 128, 4
+FIRST, GROWTH = 64, 4
+HOPELESS = 20
+"""Times over the limit at which no more short lengths are tried."""
 SHARE = 0.85
 """Of the memory that is there, what a contestant may take."""
 
@@ -45,6 +47,8 @@ class Forecast:
     limit: float
     room: float = math.inf
     known: dict[int, tuple[float, float]] = field(default_factory=dict)
+    first: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Seconds by pass of the first sample of each length: taken on memory that is fresh from the system."""
 
     def admit(self, length: int) -> Problem:
         """The problem at ``length``, if it fits the time and the memory; it has been run once then.
@@ -83,7 +87,7 @@ class Forecast:
                 give_back_memory()
                 raise Refused("out of memory") from error
             raise
-        self.known[length] = (taken[self.pass_], memory)
+        self.known[length], self.first[length] = (taken[self.pass_], memory), taken
         return problem
 
     def _check(self, length: int, wanted: int) -> None:
@@ -95,8 +99,9 @@ class Forecast:
         if needed > room:
             needed = self._foretell(wanted, 1)
             raise Refused(f"out of memory (about {_round(needed / 1e9)} GB; {room / 1e9:.0f} GB may be taken)")
-        if seconds > self.limit:
-            raise Refused(f"over {self.limit:g} s (about {_round(self._foretell(wanted, 0))} s)")
+        at_last = self._foretell(wanted, 0)
+        if seconds > self.limit or at_last > HOPELESS * self.limit:
+            raise Refused(f"over {self.limit:g} s (about {_round(at_last)} s)")
 
     def _foretell(self, length: int, what: int) -> float:
         (a, b) = sorted(self.known)[-2:]

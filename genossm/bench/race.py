@@ -39,6 +39,7 @@ class Settings:
         peers: whether others take part.
         threads: of the run; with more than one, ours also runs with one.
         memory: bytes that one call may take, beside the limit of what is free.
+        passes: those to time; empty for all of a case.
     """
 
     lengths: tuple[int, ...]
@@ -48,6 +49,7 @@ class Settings:
     peers: bool
     threads: int
     memory: float = math.inf
+    passes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def race(case: Case, settings: Settings, meter: Meter) -> Iterator[Row]:
     """The rows of a case that has been verified: every pass, every length."""
     device = settings.device
     for pass_ in case.passes:
+        if settings.passes and pass_ not in settings.passes:
+            continue
         ours = Entrant(OURS, case.problem, passes=case.passes)
         others = [
             entrant
@@ -91,14 +95,13 @@ def _point(
         counts = [settings.threads]
         if forecast is forecasts[0] and settings.threads > 1 and seconds < LONG:
             counts.append(1)
-        rounds = (
-            settings.repeats if seconds < LONG else max(1, min(settings.repeats, int(settings.limit / 4 / seconds)))
-        )
+        # None after the first sample where that was very long: fresh memory costs it little, and a second one much.
+        rounds = settings.repeats if seconds < LONG else min(settings.repeats, int(settings.limit / 4 / seconds))
         inner = max(1, round(SHORTEST / max(seconds, 1e-6)))
         runners += [_Runner(forecast, problem, count, rounds, inner) for count in counts]
     if not runners:
         return
-    samples, peaks = _rounds(runners, pass_, settings, meter)
+    samples, peaks = _rounds(runners, pass_, length, settings, meter)
     works = {"forward": case.forward(length), "backward": case.backward(length)}
     works["training"] = works["step"] = works["forward"] + works["backward"]
     ours = samples[0] if runners[0].forecast is forecasts[0] else None
@@ -112,17 +115,20 @@ def _point(
 
 
 def _rounds(
-    runners: Sequence[_Runner], pass_: str, settings: Settings, meter: Meter
+    runners: Sequence[_Runner], pass_: str, length: int, settings: Settings, meter: Meter
 ) -> tuple[list[dict[str, list[float]]], dict[int, Peaks]]:
     """Samples of every contestant, and the median peaks by number of threads."""
-    samples: list[dict[str, list[float]]] = [{} for _ in runners]
+    samples: list[dict[str, list[float]]] = [
+        {} if runner.rounds else {name: [seconds] for name, seconds in runner.forecast.first[length].items()}
+        for runner in runners
+    ]
     measured: dict[int, list[Peaks]] = {runner.threads: [] for runner in runners}
-    total = max(runner.rounds for runner in runners)
+    total = max(1, *(runner.rounds for runner in runners))
     for turn in range(total):
         for count in measured:
             measured[count].append(_with_threads(count, settings.threads, meter))
         for runner, taken in zip(runners, samples, strict=True):
-            if turn * runner.rounds // total == (turn - 1) * runner.rounds // total and turn:
+            if runner.rounds == 0 or (turn and turn * runner.rounds // total == (turn - 1) * runner.rounds // total):
                 continue  # fewer rounds than the others, spread over them
             for name, seconds in _with_threads(
                 runner.threads,

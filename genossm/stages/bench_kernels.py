@@ -34,6 +34,14 @@ def _numbers(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(word) for word in words}))
 
 
+def _passes(text: str) -> tuple[str, ...]:
+    chosen = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in chosen:
+        if word not in ("forward", "training", "step"):
+            raise GenoSSMError(f"--passes: {word!r} is none of forward, training and step")
+    return chosen
+
+
 def names(everything: bool = False) -> list[str]:
     """What can be measured, in the order of a run; with ``everything`` the mixers too that are timed when named."""
     from genossm.bench.blocks import BLOCKS, MORE
@@ -81,6 +89,7 @@ def kernels(
     quick: Annotated[bool, typer.Option("--quick", help="Short sequences, few rounds: a first look.")] = False,
     lengths: Annotated[str, typer.Option(help=f"Tokens, separated by commas; {LENGTHS} unless --quick.")] = "",
     operators: Annotated[str, typer.Option(help="Names separated by commas (see --list); all but the mixers.")] = "",
+    passes: Annotated[str, typer.Option(help="forward, training or step, separated by commas; all unless given.")] = "",
     peers: Annotated[bool, typer.Option(help="Time what else is installed beside it.")] = True,
     threads: Annotated[int, typer.Option(help="Threads; 0: every core, and ours on one beside it.", min=0)] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -121,6 +130,7 @@ def kernels(
         peers=peers,
         threads=torch.get_num_threads(),
         memory=1e9 * memory or math.inf,
+        passes=_passes(passes),
     )
     report = bench_kernels(_cases(wanted), settings, output, append=append, startup=STARTUP in wanted)
     if report.refused:

@@ -175,6 +175,17 @@ def test_an_absent_peer_is_named(make_case, settings: Settings) -> None:
     assert {row.note for row in rows if row.contestant == "x"} == {"not installed (a_package_that_nobody_has)"}
 
 
+def test_a_very_long_sample_is_the_only_one(make_case, settings: Settings, sleeper: Callable[..., Entrant]) -> None:
+    seen: list[int] = []
+    slow = sleeper("long", lambda seqlen: 2.1 if seqlen == 900 else 0.0, seen)
+    case = make_case(entrants=(slow,), passes=("forward", "training"))
+    rows = list(race(case, replace(settings, lengths=(900,), passes=("forward",)), Meter(torch.device("cpu"))))
+    assert {row.pass_ for row in rows} == {"forward"}
+    long = next(row for row in rows if row.contestant == "long")
+    assert (long.repeats, seen.count(900)) == (1, 1)
+    assert 2.1 <= long.seconds == long.low == long.high < 4
+
+
 def test_peers_can_be_left_out(make_case, settings: Settings) -> None:
     case = make_case(entrants=(Entrant("x", must_not_be_timed),))
     rows = race(case, replace(settings, peers=False), Meter(torch.device("cpu")))
