@@ -34,12 +34,10 @@ import torch
 from torch import Tensor
 
 from genossm import vocab
-from genossm.models.backbone import ReverseComplement
-from genossm.models.formats.layers import Strands
 from genossm.models.heads import LanguageModel, base_log_probs
 from genossm.models.likelihood import is_base
 from genossm.models.mixers.base import State
-from genossm.models.streaming import Reading, read_window, stack_of, strand_backbone
+from genossm.models.streaming import Reading, join_strands, read_window, stack_of, strand_backbone
 
 Tokens = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -248,12 +246,7 @@ class EditedWindow:
         """Hidden states of the scored strands, from those of all strands (strands, n, d_model)."""
         if not self._equivariant:
             return hidden
-        given, other = hidden[:1], hidden[1:].flip(1)
-        backbone = self._model.backbone
-        if isinstance(backbone, Strands):
-            return backbone.join(given, other, len(backbone.backbone.blocks))
-        assert isinstance(backbone, ReverseComplement)
-        return torch.cat([given, other], dim=-1)
+        return join_strands(self._model, hidden[:1], hidden[1:].flip(1))
 
     def _text(self, row: _Row) -> Tokens:
         inputs = self._inputs[row.strand]

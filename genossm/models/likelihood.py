@@ -7,12 +7,15 @@ be on their way at once.
 Log-likelihoods are natural, over the four bases, summed over the bases of the record; N is context, never scored.
 
 * Causal models: log P(bases), exact. The sequence follows [BOS]; models that were trained without it (published ones)
-  are given no token before the first, whose probability is then 1/4. A record longer than ``window`` goes through in
-  chunks with the state carried, which changes nothing but the memory; a model without a state scores it in pieces of
-  nearly equal length, each by itself.
+  are given no token before the first, whose probability is then 1/4. A long record goes through in chunks with the
+  state carried, which changes nothing but the memory.
 * Masked models: the pseudo-log-likelihood, sum of log P(base | all unmasked bases), in ``passes`` interleaved passes:
   pass p hides the bases at i with i mod passes = p, so each base is scored once, with 1 - 1/passes of the others in
-  view. A record longer than ``window`` is cut into pieces of nearly equal length, each scored by itself.
+  view. A record of more than ``ONE_PASS`` bp goes through layer by layer (:mod:`genossm.models.sweeps`): exact, in
+  bounded memory.
+* A model that can only read whole sequences (attention, long convolutions) scores a long record in pieces; so does any
+  masked model that is asked to, by ``window``. The pieces are of nearly equal length and overlap by ``overlap``; every
+  base is scored in one of them, half an overlap or more from its ends.
 * Both strands: the mean of the two strands' values. A reverse-complement equivariant model gives one value for
   both (its passes hide the same bases on either strand), so it reads one.
 """
@@ -20,7 +23,7 @@ Log-likelihoods are natural, over the four bases, summed over the bases of the r
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +32,56 @@ from torch import Tensor
 
 from genossm import vocab
 from genossm.models.heads import LanguageModel, SequenceClassifier, base_log_probs
+from genossm.models.streaming import Stack, stack_of
+from genossm.models.sweeps import MEMORY, Budget, stream_logits
 
 Tokens = npt.NDArray[np.uint8]
+Indices = npt.NDArray[np.integer]
+Track = npt.NDArray[np.float32]
 
 ROW_TOKENS = 1 << 16
 """Tokens of one forward pass over several rows of a record; a longer row goes alone."""
+ONE_PASS = 131_072
+"""bp that any model reads at once."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How records are read.
+
+    Attributes:
+        passes: of a masked model, at least 1; a causal model needs none.
+        both_strands: the mean of both; an equivariant model reads one all the same.
+        window: bp read at a time where a record is cut into pieces; None cuts only for models that must, at ONE_PASS.
+        overlap: bp that neighbouring pieces share, less than ``window``.
+        memory: bytes of activations kept in memory while a long record goes through a masked model.
+    """
+
+    passes: int = 8
+    both_strands: bool = True
+    window: int | None = None
+    overlap: int = 0
+    memory: int = MEMORY
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A model reads [start, end) of a strand; what it says of [first, last) is taken."""
+
+    start: int
+    end: int
+    first: int
+    last: int
+
+    def mirrored(self, length: int) -> _Piece:
+        """The same bases on the other strand."""
+        return _Piece(length - self.end, length - self.start, length - self.last, length - self.first)
+
+    @property
+    def core(self) -> npt.NDArray[np.bool_]:
+        """True where a base of the piece is scored."""
+        places = np.arange(self.start, self.end)
+        return (places >= self.first) & (places < self.last)
 
 
 def is_base(tokens: Tokens) -> npt.NDArray[np.bool_]:
@@ -49,77 +97,137 @@ def _device(model: torch.nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def _summed(logits: Tensor, at: npt.NDArray[np.integer], bases: Tokens) -> Tensor:
-    """Log-probabilities of ``bases`` at the flat positions ``at`` of logits (batch, seqlen, 16), summed in float64."""
-    where = torch.from_numpy(at).to(logits.device)
-    target = torch.from_numpy(bases.astype(np.int64) - vocab.FIRST_BASE).to(logits.device)
-    log_probs = base_log_probs(logits.flatten(0, 1)[where])
-    return log_probs.gather(1, target[:, None]).double().sum()
+class _Sum:
+    """Log-probabilities added up on the device, in float64; where a track is wanted, they are read base by base."""
+
+    def __init__(self, model: LanguageModel, length: int, strands: int, track: Track | None) -> None:
+        self.total = torch.zeros((), dtype=torch.float64, device=_device(model))
+        self._length, self._strands, self._track = length, strands, track
+
+    def add(self, logits: Tensor, at: Indices, bases: Tokens, places: Indices, strand: int) -> None:
+        """The log-probabilities of ``bases``, which stand at ``places`` of a strand.
+
+        Args:
+            logits: (batch, seqlen, 16). at: flat positions in its first two dimensions.
+        """
+        where = torch.from_numpy(at).to(logits.device)
+        target = torch.from_numpy(bases.astype(np.int64) - vocab.FIRST_BASE).to(logits.device)
+        log_probs = base_log_probs(logits.flatten(0, 1)[where]).gather(1, target[:, None])
+        self.total += log_probs.double().sum() / self._strands
+        if self._track is not None:
+            self._mark(log_probs[:, 0].float().cpu().numpy(), places, strand)
+
+    def add_uniform(self, bases: Tokens, places: Indices, strand: int) -> None:
+        """Bases of which nothing is known: each of the four is as likely."""
+        places = places[is_base(bases)]
+        self.total -= math.log(4) * len(places) / self._strands
+        if self._track is not None:
+            self._mark(np.full(len(places), -math.log(4), dtype=np.float32), places, strand)
+
+    def _mark(self, values: Track, places: Indices, strand: int) -> None:
+        assert self._track is not None
+        self._track[self._length - 1 - places if strand else places] += values / self._strands
 
 
-def _masked_piece(model: LanguageModel, tokens: Tokens, passes: int, both_strands: bool) -> Tensor:
-    """The pseudo-log-likelihood of one piece, summed over its strands."""
-    length = len(tokens)
-    views = np.repeat(np.stack(_strands(tokens, both_strands)), passes, axis=0)
-    turn = np.tile(np.arange(passes), len(views) // passes)[:, None]
+def _masked_piece(model: LanguageModel, strands: list[Tokens], piece: _Piece, passes: int, into: _Sum) -> None:
+    """The pseudo-log-likelihood of a piece, all passes over all strands in few products."""
+    pieces = [piece, piece.mirrored(len(strands[0]))][: len(strands)]
+    texts = np.stack([text[part.start : part.end] for text, part in zip(strands, pieces, strict=True)])
+    length = texts.shape[1]
+    views = np.repeat(texts, passes, axis=0)
+    turn = np.tile(np.arange(passes), len(strands))[:, None]
     hidden = is_base(views) & (np.arange(length) % passes == turn)
-    total = torch.zeros((), dtype=torch.float64, device=_device(model))
+    scored = hidden & np.repeat(np.stack([part.core for part in pieces]), passes, axis=0)
     size = max(1, ROW_TOKENS // length)
-    for start in range(0, len(views), size):
-        chosen, rows = hidden[start : start + size], views[start : start + size]
-        input_ids = torch.from_numpy(np.where(chosen, vocab.MASK, rows).astype(np.int64)).to(total.device)
-        total += _summed(model(input_ids).logits, np.flatnonzero(chosen), rows[chosen])
-    return total
+    for first in range(0, len(views), size):
+        rows = views[first : first + size]
+        ids = np.where(hidden[first : first + size], vocab.MASK, rows).astype(np.int64)
+        logits = model(torch.from_numpy(ids).to(into.total.device)).logits
+        for strand, part in enumerate(pieces):
+            mine = scored[first : first + size] & (np.arange(first, first + len(rows)) // passes == strand)[:, None]
+            if mine.any():
+                row, column = np.nonzero(mine)
+                into.add(logits, row * length + column, rows[row, column], column + part.start, strand)
 
 
-def _causal_strand(model: LanguageModel, tokens: Tokens, window: int) -> Tensor:
-    """The exact log-likelihood of one strand."""
-    total = torch.zeros((), dtype=torch.float64, device=_device(model))
+def _causal_piece(model: LanguageModel, tokens: Tokens, piece: _Piece, window: int, into: _Sum, strand: int) -> None:
+    """The exact log-likelihood of a piece of one strand, ``window`` bases at a time."""
+    text, core = tokens[piece.start : piece.end], piece.core
+    places = np.arange(piece.start, piece.end)
     if model.bos:
-        shifted = np.concatenate([[np.uint8(vocab.BOS)], tokens[:-1]]).astype(np.int64)
+        inputs = np.concatenate([[np.uint8(vocab.BOS)], text[:-1]])
     else:
-        total -= math.log(4) * int(is_base(tokens[:1]).sum())
-        shifted, tokens = tokens[:-1].astype(np.int64), tokens[1:]
+        into.add_uniform(text[:1][core[:1]], places[:1][core[:1]], strand)
+        inputs, text, core, places = text[:-1], text[1:], core[1:], places[1:]
+    scored = is_base(text) & core
     state = None
-    for start in range(0, len(tokens), window):
-        output = model(torch.from_numpy(shifted[start : start + window])[None].to(total.device), state=state)
+    for start in range(0, len(text), window):
+        cut = slice(start, start + window)
+        output = model(torch.from_numpy(inputs[cut].astype(np.int64))[None].to(into.total.device), state=state)
         state = output.state
-        piece = tokens[start : start + window]
-        at = np.flatnonzero(is_base(piece))
-        total += _summed(output.logits, at, piece[at])
-    return total
+        at = np.flatnonzero(scored[cut])
+        into.add(output.logits, at, text[cut][at], places[cut][at], strand)
 
 
-def in_pieces(model: LanguageModel, length: int, window: int) -> bool:
-    """Whether a record of ``length`` tokens is scored in pieces that do not see one another."""
-    return length > min(window, model.max_seqlen or window) and not model.stateful
+def _masked_stream(
+    model: LanguageModel, stack: Stack, tokens: Tokens, reading: Reading, turn: int, into: _Sum, strand: int
+) -> None:
+    """One pass of the pseudo-log-likelihood of a long strand, layer by layer."""
+
+    def hidden_here(start: int, end: int) -> npt.NDArray[np.bool_]:
+        return is_base(tokens[start:end]) & (np.arange(start, end) % reading.passes == turn)
+
+    def ids(start: int, end: int) -> Tensor:
+        chosen = np.where(hidden_here(start, end), vocab.MASK, tokens[start:end]).astype(np.int64)
+        return model.translate(torch.from_numpy(chosen)[None].to(into.total.device))
+
+    for start, end, logits in stream_logits(model, stack, ids, len(tokens), Budget(reading.memory)):
+        at = np.flatnonzero(hidden_here(start, end))
+        into.add(logits, at, tokens[start:end][at], at + start, strand)
+
+
+def pieces_of(model: LanguageModel, length: int, reading: Reading) -> int:
+    """Into how many pieces that do not see one another a record of ``length`` tokens is cut."""
+    if model.stateful or (reading.window is None and stack_of(model) is not None):
+        return 1
+    window = min(reading.window or ONE_PASS, model.max_seqlen or length)
+    return 1 if length <= window else -(-length // (window - min(reading.overlap, window - 1)))
 
 
 @torch.inference_mode()
-def log_likelihood(model: LanguageModel, tokens: Tokens, *, passes: int, window: int, both_strands: bool) -> Tensor:
+def log_likelihood(model: LanguageModel, tokens: Tokens, reading: Reading, track: Track | None = None) -> Tensor:
     """The (pseudo-)log-likelihood of one record in nats.
 
     Args:
         model: in eval mode.
         tokens: uint8, shape (length,), at least one base among them.
-        passes: of a masked model, at least 1; a causal model needs none.
-        window: bp, see above.
-        both_strands: the mean of both strands; an equivariant model reads one all the same.
+        reading: see there.
+        track: float32 (length,) of zeros; what each base adds to the result is added to it (nothing where there is N).
 
     Returns:
         float64, shape (), on the model's device.
     """
-    both_strands = both_strands and not model.config.rc_equivariant
-    strands = 2 if both_strands else 1
-    window = min(window, model.max_seqlen or window)
-    pieces = -(-len(tokens) // window) if in_pieces(model, len(tokens), window) else 1
-    edges = [len(tokens) * i // pieces for i in range(pieces + 1)]
-    cut = [tokens[start:end] for start, end in pairwise(edges)]
-    if model.config.objective == "causal":
-        views = [strand for piece in cut for strand in _strands(piece, both_strands)]
-        return torch.stack([_causal_strand(model, view, window) for view in views]).sum() / strands
-    values = [_masked_piece(model, piece, passes, both_strands) for piece in cut if is_base(piece).any()]
-    return torch.stack(values).sum() / strands
+    strands = _strands(tokens, reading.both_strands and not model.config.rc_equivariant)
+    into = _Sum(model, len(tokens), len(strands), track)
+    length, count = len(tokens), pieces_of(model, len(tokens), reading)
+    stack = stack_of(model)
+    if model.config.objective == "masked" and count == 1 and length > ONE_PASS and stack is not None:
+        for strand, text in enumerate(strands):
+            for turn in range(reading.passes):
+                _masked_stream(model, stack, text, reading, turn, into, strand)
+        return into.total
+    margin = reading.overlap // 2 if count > 1 else 0
+    for i in range(count):
+        first, last = length * i // count, length * (i + 1) // count
+        piece = _Piece(max(0, first - margin), min(length, last + margin), first, last)
+        if model.config.objective == "masked":
+            if is_base(tokens[first:last]).any():
+                _masked_piece(model, strands, piece, reading.passes, into)
+            continue
+        for strand, text in enumerate(strands):
+            window = min(reading.window or ONE_PASS, length) if model.stateful else length
+            _causal_piece(model, text, piece.mirrored(length) if strand else piece, window, into, strand)
+    return into.total
 
 
 @torch.inference_mode()

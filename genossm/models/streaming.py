@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from genossm.models.backbone import Backbone, Block, ReverseComplement
 from genossm.models.bidirectional import Bidirectional, Direction
-from genossm.models.formats.layers import BiMamba, MambaBackbone, OneWay
+from genossm.models.formats.layers import BiMamba, MambaBackbone, OneWay, Strands
 from genossm.models.formats.layers import Block as PublishedBlock
 from genossm.models.heads import LanguageModel
 from genossm.models.mixers.base import Mixer, State
@@ -119,6 +119,16 @@ class Stack:
 def strand_backbone(model: LanguageModel) -> nn.Module:
     """The backbone that reads one strand."""
     return model.backbone.backbone if isinstance(model.backbone, ReverseComplement) else model.backbone
+
+
+def join_strands(model: LanguageModel, given: Tensor, other: Tensor, layers: int | None = None) -> Tensor:
+    """Hidden states (batch, n, 2 * d_model) of an equivariant model from those of its two strands, both in given order.
+
+    ``layers``: after so many blocks; None is the model's output.
+    """
+    if isinstance(model.backbone, Strands):
+        return model.backbone.join(given, other, len(model.backbone.backbone.blocks) if layers is None else layers)
+    return torch.cat([given, other], dim=-1)
 
 
 def stack_of(model: LanguageModel) -> Stack | None:

@@ -18,7 +18,7 @@ from genossm.data.fasta import FastaOptions, read_fasta
 from genossm.errors import GenoSSMError
 from genossm.models import LanguageModel, SequenceClassifier
 from genossm.models.heads import base_log_probs
-from genossm.models.likelihood import is_base, log_likelihood
+from genossm.models.likelihood import Reading, is_base, log_likelihood
 
 GENOME = Path("workflow/resources/Saccharomyces_cerevisiae.R64-1-1.dna.toplevel.fa.gz")
 """The embedded genome, in a checkout."""
@@ -97,7 +97,7 @@ def _loss(model: LanguageModel, genome: Path | None) -> Check:
     total, bases = 0.0, 0
     for index, tokens in enumerate(windows):
         if model.config.objective == "causal":
-            total += float(log_likelihood(model, tokens, passes=1, window=len(tokens), both_strands=False))
+            total += float(log_likelihood(model, tokens, Reading(passes=1, both_strands=False)))
             bases += int(is_base(tokens).sum())
             continue
         hidden = np.random.default_rng(index).random(len(tokens)) < 0.15

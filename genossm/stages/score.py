@@ -1,7 +1,7 @@
 """genossm score: one row a record, by a language model or by a fine-tuned classifier.
 
-The table is TSV with a header, one row a record in input order. Numbers are fixed-point: log_likelihood with 4
-decimals, per_base, perplexity and probabilities with 6; a field without a value is ``NA``. ``status`` is
+One row a record in input order. In a TSV numbers are fixed-point: log_likelihood with 4 decimals, per_base, perplexity
+and probabilities with 6; a field without a value is ``NA``. JSON lines and Parquet keep every digit. ``status`` is
 
 * ``ok``: the row has its numbers;
 * ``no_bases``: it has letters, all of them N;
@@ -9,42 +9,49 @@ decimals, per_base, perplexity and probabilities with 6; a field without a value
 * ``not_finite``: the model gave a value that is no number.
 
 Each record is computed by itself (:mod:`genossm.models.likelihood`), so its row has the same bytes in any file, in
-any order, with any ``--batch-size``.
+any order, with any ``--batch-size``. A run that was killed goes on from the last record that was done
+(:mod:`genossm.stages.score_journal`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import Path
-from typing import IO, Annotated, Literal
+from typing import Annotated, Literal
 
-import torch
 import typer
 
+from genossm import __version__
 from genossm.config import ScoreSection
 from genossm.data.fasta import FastaOptions, Header, Record, Warnings, read_fasta, stream_fasta
-from genossm.files import atomic_path, check_output
-from genossm.models import LanguageModel, SequenceClassifier
-from genossm.models.likelihood import class_probabilities, in_pieces, is_base, log_likelihood
+from genossm.data.reference import Reference
+from genossm.data.regions import Region, read_bed, region_records
+from genossm.data.score_tables import TableFormat, score_table, table_format
+from genossm.data.tracks import Stretch, check_track, write_track
+from genossm.errors import GenoSSMError
+from genossm.files import check_output, sha256_of
+from genossm.models import LanguageModel
+from genossm.models.likelihood import Reading
 from genossm.progress import progress
 from genossm.stages.loading import load_model, pick_device
+from genossm.stages.score_journal import Journal
+from genossm.stages.scoring import DECIMALS, LANGUAGE_COLUMNS, Scored, Scorer, rows_by_workers
+from genossm.train.checkpoint import MANIFEST
 from genossm.train.signals import StopRequest
 
-NA = "NA"
-LANGUAGE_COLUMNS = ("record", "length", "scored_bases", "log_likelihood", "per_base", "perplexity", "status")
+__all__ = ["LANGUAGE_COLUMNS", "Outputs", "Summary", "command", "score"]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What was scored: records by status, masked-model records that were cut into pieces, warnings on the input."""
+    """What was scored: records by status, records that were cut into pieces, warnings on the input."""
 
     statuses: Counter[str]
     cut: int
@@ -52,62 +59,31 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class _Scorer:
-    """A model and how to use it; a record becomes a value on the device, and the value a row."""
+class Outputs:
+    """What is written.
 
-    model: LanguageModel | SequenceClassifier
-    labels: list[str]
-    passes: int
-    window: int
-    both_strands: bool
+    Attributes:
+        table: TSV, JSON lines or Parquet; None goes by the name of the output.
+        track: a bigWig or bedGraph of every base's log-likelihood.
+        regions: BED; what it lists is scored, each stretch by itself, in place of whole records.
+        workers: processes that score records side by side; 0 is this one alone.
+    """
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        if isinstance(self.model, LanguageModel):
-            return LANGUAGE_COLUMNS
-        return ("record", "length", "label", *(f"p_{label}" for label in self.labels), "status")
-
-    def cuts(self, length: int) -> bool:
-        """Whether a record of this length is scored in pieces that do not see one another."""
-        return isinstance(self.model, LanguageModel) and in_pieces(self.model, length, self.window)
-
-    def start(self, record: Record) -> tuple[str, torch.Tensor | None]:
-        """The record's status so far, and its value on the device (None: it has none)."""
-        if not is_base(record.tokens).any():
-            return "no_bases", None
-        if isinstance(self.model, LanguageModel):
-            return "ok", log_likelihood(
-                self.model, record.tokens, passes=self.passes, window=self.window, both_strands=self.both_strands
-            )
-        if len(record.tokens) > min(self.window, self.model.max_seqlen or self.window):
-            return "too_long", None
-        return "ok", class_probabilities(self.model, record.tokens, both_strands=self.both_strands)
-
-    def row(self, record: Record, status: str, value: torch.Tensor | None) -> list[str]:
-        """The fields of a record; reads its value from the device."""
-        numbers = [] if value is None else [float(x) for x in value.cpu().reshape(-1)]
-        if not all(map(math.isfinite, numbers)):
-            status, numbers = "not_finite", []
-        fields = [record.name, str(len(record.tokens))]
-        if isinstance(self.model, LanguageModel):
-            bases = int(is_base(record.tokens).sum())
-            return [*fields, str(bases), *_likelihood_fields(numbers, bases), status]
-        if not numbers:
-            return [*fields, *[NA] * (1 + len(self.labels)), status]
-        label = self.labels[numbers.index(max(numbers))]
-        return [*fields, label, *(f"{p:.6f}" for p in numbers), status]
+    table: TableFormat | None = None
+    track: Path | None = None
+    regions: Path | None = None
+    workers: int = 0
 
 
-def _likelihood_fields(numbers: list[float], bases: int) -> list[str]:
-    """log_likelihood, per_base and perplexity as text."""
-    if not numbers:
-        return [NA] * 3
-    per_base = numbers[0] / bases
-    try:
-        perplexity = f"{math.exp(-per_base):.6f}"
-    except OverflowError:
-        perplexity = "inf"
-    return [f"{numbers[0]:.4f}", f"{per_base:.6f}", perplexity]
+@dataclass(frozen=True)
+class _Input:
+    """The records of a run, read from the beginning at each call, and what is known of them before they are scored."""
+
+    records: Iterator[Record]
+    bases: int | None
+    sha256: str | None
+    contigs: list[tuple[str, int]]
+    regions: list[Region] | None
 
 
 def score(
@@ -116,10 +92,13 @@ def score(
     output: Path | None = None,
     *,
     settings: ScoreSection | None = None,
-    window: int = 131_072,
+    window: int | None = None,
+    overlap: int = 0,
+    memory: int = Reading.memory,
     strands: Literal["auto", "both", "given"] = "auto",
     rna: bool = False,
     gaps: Literal["error", "N"] = "error",
+    outputs: Outputs | None = None,
 ) -> Summary:
     """Score the records of a FASTA; the table goes to ``output``, which appears whole or not at all, or to stdout.
 
@@ -127,65 +106,149 @@ def score(
         checkpoint: folder of a language model or of a classifier.
         fasta: plain, gzip or BGZF; ``-`` is standard input. A file is checked to its end before anything is scored.
         settings: passes, batch_size (records on their way at a time) and device.
-        window: bp at a time, see :mod:`genossm.models.likelihood`.
+        window, overlap, memory: see :class:`genossm.models.likelihood.Reading`.
         strands: what to read; ``auto`` is both, but for a classifier that was trained on the given strand alone.
         rna, gaps: see :mod:`genossm.data.fasta`.
+        outputs: see there.
 
     Raises:
-        GenoSSMError: a fault of the checkpoint or of the FASTA.
+        GenoSSMError: a fault of the checkpoint, of the FASTA or of the regions.
     """
-    settings = settings or ScoreSection()
-    if output is not None:
-        check_output(output, fasta)
-    device = pick_device(settings.device)
-    model, config = load_model(checkpoint, device)
-    trained = config.get("training", {}).get("strands", "both")
-    both = (trained if strands == "auto" else strands) == "both"
-    scorer = _Scorer(model.eval(), config.get("labels", []), settings.passes, window, both)
-    options = FastaOptions(rna=rna, gaps=gaps)
+    settings, outputs = settings or ScoreSection(), outputs or Outputs()
+    table = _check(fasta, output, outputs, window, overlap)
+    model, config = load_model(checkpoint, pick_device(settings.device))
+    scorer = Scorer.of(model, config, Reading(settings.passes, True, window, overlap, memory), strands)
+    if outputs.track is not None and not isinstance(model, LanguageModel):
+        raise GenoSSMError("is a classifier; a track is of a language model's log-likelihoods", path=checkpoint)
     warnings = Warnings()
-    bases = _survey(fasta, options, warnings)
-    records = read_fasta(fasta, options, warnings if bases is None else Warnings())
-    statuses: Counter[str] = Counter()
-    cut = 0
-    with _table(output) as table, progress(f"score {Path(fasta).name}", bases) as advance:
-        table.write("\t".join(scorer.columns) + "\n")
-        for record, fields in _rows(scorer, records, settings.batch_size):
-            table.write("\t".join(fields) + "\n")
-            statuses[fields[-1]] += 1
-            cut += scorer.cuts(len(record.tokens))
-            advance(len(record.tokens))
+    with contextlib.ExitStack() as stack:
+        given = _open(fasta, FastaOptions(rna=rna, gaps=gaps), warnings, outputs, stack)
+        whole = output if given.sha256 is not None else None
+        key = {
+            "model": sha256_of(checkpoint / MANIFEST), "fasta": given.sha256, "reading": repr(scorer.reading),
+            "regions": None if given.regions is None else repr(given.regions), "track": outputs.track is not None,
+            "options": [rna, gaps], "version": __version__,
+        }  # fmt: skip
+        journal = Journal(whole, key)
+        stack.callback(journal.close)
+        statuses: Counter[str] = Counter()
+        cut = 0
+        with (
+            score_table(output, table, scorer.columns, DECIMALS) as write,
+            progress(f"score {Path(fasta).name}", given.bases) as advance,
+        ):
+            for row in journal.done:
+                write(row)
+                statuses[str(row["status"])] += 1
+                cut += scorer.cuts(int(str(row["length"])))
+                advance(int(str(row["length"])))
+            records = islice(given.records, len(journal.done), None)
+            scored = _scored(scorer, checkpoint, records, settings, outputs, strands)
+            for index, (record, row, track) in enumerate(scored, start=len(journal.done)):
+                write(row)
+                journal.add(index, row, track)
+                statuses[str(row["status"])] += 1
+                cut += scorer.cuts(len(record.tokens))
+                advance(len(record.tokens))
+        if outputs.track is not None:
+            _write_track(outputs.track, given, journal, statuses.total())
+        journal.remove()
     return Summary(statuses, cut, warnings.lines())
 
 
-def _survey(fasta: str | os.PathLike[str], options: FastaOptions, warnings: Warnings) -> int | None:
-    """Read a file to its end, so that a fault shows before hours of work; its length in bp. None for a pipe."""
+def _check(
+    fasta: str | os.PathLike[str], output: Path | None, outputs: Outputs, window: int | None, overlap: int
+) -> TableFormat:
+    """Refuse, before any work, what cannot be written."""
+    if output is not None:
+        check_output(output, fasta)
+    if outputs.track is not None:
+        check_track(outputs.track)
+        check_output(outputs.track, fasta)
+    if overlap and (window is None or overlap >= window):
+        raise GenoSSMError(f"--overlap {overlap:,}: an overlap needs a larger --window")
+    return table_format(output, outputs.table)
+
+
+def _is_pipe(fasta: str | os.PathLike[str]) -> bool:
     path = Path(fasta)
-    if os.fspath(fasta) == "-" or path.is_fifo() or path.is_char_device():
-        return None
-    return sum(
-        0 if isinstance(event, Header) else len(event.tokens) for event in stream_fasta(fasta, options, warnings)
-    )
+    return os.fspath(fasta) == "-" or path.is_fifo() or path.is_char_device()
 
 
-def _rows(scorer: _Scorer, records: Iterable[Record], in_flight: int) -> Iterator[tuple[Record, list[str]]]:
-    """Each record and its fields. The device works on ``in_flight`` records before the first value is read back."""
-    source = iter(records)
-    while group := list(islice(source, in_flight)):
-        started = [(record, *scorer.start(record)) for record in group]
-        for record, status, value in started:
-            yield record, scorer.row(record, status, value)
+def _open(
+    fasta: str | os.PathLike[str],
+    options: FastaOptions,
+    warnings: Warnings,
+    outputs: Outputs,
+    stack: contextlib.ExitStack,
+) -> _Input:
+    """What is to be scored; a file is read to its end first, so that a fault shows before hours of work."""
+    if outputs.regions is not None:
+        reference = stack.enter_context(Reference(fasta, options, warnings))
+        regions = read_bed(outputs.regions, reference)
+        contigs = _contigs_in_order(regions, reference, outputs)
+        bases = sum(region.end - region.start for region in regions)
+        return _Input(region_records(regions, reference), bases, reference.sha256, contigs, regions)
+    if _is_pipe(fasta):
+        if outputs.track is not None:
+            raise GenoSSMError("a track needs the lengths of all records first: give a file in place of a pipe")
+        return _Input(read_fasta(fasta, options, warnings), None, None, [], None)
+    reader = stream_fasta(fasta, options, warnings)
+    lengths: dict[str, int] = {}
+    name = ""
+    for event in reader:
+        if isinstance(event, Header):
+            name = event.name
+            lengths[name] = 0
+        else:
+            lengths[name] += len(event.tokens)
+    records = read_fasta(fasta, options, Warnings())
+    return _Input(records, sum(lengths.values()), reader.source.sha256, list(lengths.items()), None)
 
 
-@contextlib.contextmanager
-def _table(output: Path | None) -> Iterator[IO[str]]:
-    """Where the rows go: a file that appears whole, or stdout."""
-    if output is None:
-        yield sys.stdout
-        sys.stdout.flush()
-        return
-    with atomic_path(output) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as handle:
-        yield handle
+def _contigs_in_order(regions: list[Region], reference: Reference, outputs: Outputs) -> list[tuple[str, int]]:
+    """The contigs of the regions as they come; for a track they must come in order, without overlap."""
+    found: dict[str, int] = {}
+    last: Region | None = None
+    for region in regions:
+        again = region.contig in found and (last is None or last.contig != region.contig)
+        if outputs.track is not None and (
+            again or (last is not None and last.contig == region.contig and region.start < last.end)
+        ):
+            text = "a track needs regions in order that do not overlap (bedtools sort, bedtools merge)"
+            raise GenoSSMError(text, code="E_BED", path=outputs.regions, line=region.line)
+        found[region.contig] = reference.lengths[region.contig]
+        last = region
+    return list(found.items())
+
+
+def _scored(
+    scorer: Scorer,
+    checkpoint: Path,
+    records: Iterator[Record],
+    settings: ScoreSection,
+    outputs: Outputs,
+    strands: Literal["auto", "both", "given"],
+) -> Iterator[Scored]:
+    tracks = outputs.track is not None
+    if outputs.workers:
+        return rows_by_workers(outputs.workers, checkpoint, scorer.reading, strands, records, tracks=tracks)
+    return scorer.rows(records, settings.batch_size, tracks=tracks)
+
+
+def _write_track(path: Path, given: _Input, journal: Journal, count: int) -> None:
+    def stretches() -> Iterator[Stretch]:
+        for index, values in enumerate(journal.tracks(count)):
+            if values is None:
+                continue
+            if given.regions is None:
+                yield given.contigs[index][0], 0, values
+            else:
+                region = given.regions[index]
+                yield region.contig, region.start, values[::-1] if region.strand == "-" else values
+
+    with progress(f"track {path.name}", None, "records"):
+        write_track(path, given.contigs, stretches())
 
 
 class Strands(StrEnum):
@@ -209,7 +272,7 @@ _DEFAULT = ScoreSection()
 def command(
     fasta: Annotated[str, typer.Argument(help="FASTA: plain, gzip or BGZF; - is standard input.")],
     checkpoint: Annotated[Path, typer.Option(help="Folder of a pretrained or fine-tuned model.")],
-    output: Annotated[Path | None, typer.Option(help="The table to write (TSV); default: standard output.")] = None,
+    output: Annotated[Path | None, typer.Option(help="The table to write; default: standard output, as TSV.")] = None,
     passes: Annotated[
         int, typer.Option(min=1, help="Masked models: interleaved passes, each hides 1/passes of the bases.")
     ] = _DEFAULT.passes,
@@ -217,13 +280,25 @@ def command(
         int, typer.Option(min=1, help="Records on their way at a time; no row depends on it.")
     ] = _DEFAULT.batch_size,
     window: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
-            help="bp read at a time. Longer records: causal models carry their state, masked models score nearly "
-            "equal pieces one by one, classifiers give the status too_long.",
+            help="bp read at a time: longer records are scored in pieces by masked models, and too_long for "
+            "classifiers (131,072 by default). Default: long records are read as a whole, layer by layer.",
         ),
-    ] = 131_072,
+    ] = None,
+    overlap: Annotated[int, typer.Option(min=0, help="bp that neighbouring pieces share; with --window.")] = 0,
+    memory: Annotated[
+        int, typer.Option(min=0, help="MiB of activations of a long record kept in memory; the rest goes to TMPDIR.")
+    ] = Reading.memory >> 20,
+    regions: Annotated[Path | None, typer.Option(help="BED: score these stretches, each by itself.")] = None,
+    track: Annotated[Path | None, typer.Option(help="Every base's log-likelihood: .bw (bigWig) or .bedgraph.")] = None,
+    table: Annotated[
+        TableFormat | None, typer.Option("--format", help="tsv, jsonl or parquet; default: by the output's name.")
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes that score records side by side on the CPU; 0: one, all threads.")
+    ] = 0,
     strands: Annotated[
         Strands, typer.Option(help="Mean of both strands, or the given one; auto: as the model was trained.")
     ] = Strands.AUTO,
@@ -240,20 +315,23 @@ def command(
     Example: genossm score --checkpoint results/pretrain/tiny my.fa.gz --output scores.tsv
     """
     settings = ScoreSection(passes=passes, batch_size=batch_size, device=device)
-    with StopRequest("no table was written; the same command starts again"):
+    with StopRequest("no table was written; the same command goes on with the records that are left"):
         summary = score(
             checkpoint,
             fasta,
             output,
             settings=settings,
             window=window,
+            overlap=overlap,
+            memory=memory << 20,
             strands=strands.value,
             rna=rna,
             gaps=gaps.value,
+            outputs=Outputs(table, track, regions, workers),
         )
     for line in summary.warnings:
         print(f"warning: {fasta}: {line}", file=sys.stderr)
     if summary.cut:
-        print(f"note: {summary.cut:,} records of over {window:,} bp were scored in pieces", file=sys.stderr)
+        print(f"note: {summary.cut:,} long records were scored in pieces", file=sys.stderr)
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.statuses.items()))
     print(f"{summary.statuses.total():,} records: {counts or 'none'}", file=sys.stderr)

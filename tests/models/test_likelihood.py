@@ -10,7 +10,8 @@ import torch
 
 from genossm import vocab
 from genossm.config import ModelConfig
-from genossm.models import LanguageModel, SequenceClassifier, base_log_probs, build_model, likelihood
+from genossm.models import LanguageModel, SequenceClassifier, base_log_probs, build_model, likelihood, sweeps
+from genossm.models.likelihood import Reading
 
 
 def small(seed: int = 0, **changes: Any) -> LanguageModel:
@@ -37,9 +38,18 @@ def sequence(length: int, seed: int = 0, n_every: int = 0) -> np.ndarray:
 
 
 def score(
-    model: LanguageModel, tokens: np.ndarray, *, passes: int = 4, window: int = 1000, both: bool = False
+    model: LanguageModel,
+    tokens: np.ndarray,
+    *,
+    passes: int = 4,
+    window: int | None = None,
+    overlap: int = 0,
+    both: bool = False,
+    memory: int = 1 << 30,
+    track: np.ndarray | None = None,
 ) -> float:
-    return float(likelihood.log_likelihood(model, tokens, passes=passes, window=window, both_strands=both))
+    reading = Reading(passes, both, window, overlap, memory)
+    return float(likelihood.log_likelihood(model, tokens, reading, track))
 
 
 @torch.inference_mode()
@@ -158,3 +168,57 @@ def test_class_probabilities() -> None:
     torch.testing.assert_close(two, torch.softmax(logits.mean(0), 0), rtol=1e-5, atol=1e-6)
     assert (one - two).abs().max() > 1e-3
     assert (one.dtype, float(one.sum())) == (torch.float64, pytest.approx(1))
+
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "masked": {},
+    "equivariant": {"rc_equivariant": True},
+    "hybrid": {"pattern": "MC4", "n_layer": 3, "mlp_expand": 2},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("memory", [0, 30_000, 1 << 30])
+def test_a_long_record_goes_through_layer_by_layer(shape: str, memory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With activations in files, in memory, or partly so: the value of one pass, base by base."""
+    model, tokens = small(**SHAPES[shape]), sequence(400, n_every=23)
+    whole, streamed = np.zeros(400, np.float32), np.zeros(400, np.float32)
+    want = score(model, tokens, both=True, track=whole)
+    monkeypatch.setattr(likelihood, "ONE_PASS", 100)
+    monkeypatch.setattr(sweeps, "CHUNK_NUMBERS", 1)
+    monkeypatch.setattr(sweeps, "SHORTEST_CHUNK", 64)
+    assert score(model, tokens, both=True, memory=memory, track=streamed) == pytest.approx(want, rel=1e-5)
+    np.testing.assert_allclose(streamed, whole, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, CAUSAL, {"rc_equivariant": True}])
+@pytest.mark.parametrize("cut", [{}, {"window": 40}, {"window": 40, "overlap": 10}])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_track_adds_up_to_the_score(changes: dict[str, Any], cut: dict[str, int], both: bool) -> None:
+    model, tokens, track = small(**changes), sequence(100, n_every=7), np.zeros(100, np.float32)
+    total = score(model, tokens, both=both, track=track, **cut)
+    assert track.sum() == pytest.approx(total, rel=1e-5)
+    assert (track[tokens == vocab.N] == 0).all()
+    assert (track[tokens != vocab.N] < 0).all()
+
+
+def test_overlapping_pieces_score_each_base_once_with_a_margin() -> None:
+    model, tokens, track = small(), sequence(100), np.zeros(100, np.float32)
+    score(model, tokens, window=50, overlap=20, track=track)  # four pieces: the second reads 15 to 60
+    want = np.zeros(45, np.float32)
+    score(model, tokens[15:60], track=want)
+    np.testing.assert_allclose(track[25:50], want[10:35], atol=1e-5)
+    near, far = np.zeros(100, np.float32), np.zeros(100, np.float32)
+    score(model, tokens, window=90, overlap=80, track=near)
+    score(model, tokens, track=far)
+    np.testing.assert_allclose(near.sum(), far.sum(), rtol=0.05)
+
+
+def test_published_models_without_bos_know_nothing_of_the_first_base() -> None:
+    model, tokens, track = small(**CAUSAL), sequence(30), np.zeros(30, np.float32)
+    model.bos = False
+    score(model, tokens, both=True, track=track)
+    alone = np.zeros(30, np.float32)
+    score(model, tokens, track=alone)
+    assert alone[0] == pytest.approx(-np.log(4))
+    assert track[0] != pytest.approx(-np.log(4))

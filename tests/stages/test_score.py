@@ -23,7 +23,7 @@ from genossm import vocab
 from genossm.config import ModelConfig, ScoreSection
 from genossm.errors import ExitCode, GenoSSMError
 from genossm.models import build_model
-from genossm.models.likelihood import class_probabilities, log_likelihood
+from genossm.models.likelihood import Reading, class_probabilities, log_likelihood
 from genossm.stages import score as stage
 from genossm.stages.loading import load_model
 from genossm.train.checkpoint import checkpoint_config, export_model
@@ -94,7 +94,7 @@ def test_a_language_model_gives_likelihoods(masked: Path, tmp_path: Path) -> Non
             assert row["status"] == "no_bases"
             continue
         tokens = vocab.encode(sequence)
-        want = float(log_likelihood(model, tokens, passes=4, window=1000, both_strands=True))  # type: ignore[arg-type]
+        want = float(log_likelihood(model, tokens, Reading(passes=4)))  # type: ignore[arg-type]
         assert row["status"] == "ok"
         assert row["log_likelihood"] == f"{want:.4f}"
         assert row["per_base"] == f"{want / bases:.6f}"
@@ -245,7 +245,11 @@ def test_sigterm_leaves_no_table(masked: Path, tmp_path: Path, monkeypatch: pyte
         stage.command(str(fasta), masked, tmp_path / "x.tsv")
     assert caught.value.exit_code == ExitCode.TERMINATED
     assert scored == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.fa"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".x.tsv.resume", "x.fa"]
+    monkeypatch.undo()
+    stage.command(str(fasta), masked, tmp_path / "x.tsv")
+    assert (tmp_path / "x.tsv").read_bytes() == run(masked, fasta, tmp_path / "y.tsv", passes=8).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.fa", "x.tsv", "y.tsv"]
 
 
 @pytest.mark.slow
