@@ -144,7 +144,7 @@ def test_what_would_take_too_much_memory_is_not_run(make_case, settings: Setting
     rows = list(
         race(
             make_case(entrants=(huge,), passes=("forward",)),
-            replace(settings, lengths=(8192,), memory=1e9),
+            replace(settings, lengths=(8192,), limit=1e6, memory=1e9),
             Meter(torch.device("cpu")),
         )
     )
