@@ -59,9 +59,12 @@ def final_taps(
     Padding is passed over, so a ragged batch carries each row's own last tokens; tokens of earlier segments
     count as zeros.
     """
+    plain = mask is None and segments is None
+    if plain and x.shape[1] >= count:
+        return x[:, :count] if reverse else x[:, x.shape[1] - count :]
     history = x.new_zeros(x.shape[0], count, x.shape[2]) if taps is None else taps
     stream = torch.cat([x, history] if reverse else [history, x], dim=1)
-    if mask is None and segments is None:
+    if plain:
         return stream[:, :count] if reverse else stream[:, stream.shape[1] - count :]
     batch, length = stream.shape[:2]
     valid = x.new_ones(batch, length, dtype=torch.bool)

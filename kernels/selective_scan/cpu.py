@@ -130,12 +130,18 @@ def forward_task(
 
 @compiled
 def _recompute(
-    delta, du, y, o, a, a0, B, C, b0, c0, bs, cs, reset, r0, rs, has_reset, borders, h0, n_state, count, H, E, need_y
+    delta, du, y, o, a, a0, B, C, b0, c0, bs, cs, reset, r0, rs, has_reset, borders, h0, n_state, count, H, E, need_y,
+    next1, n10, n1s, next2, n20, n2s,
 ):  # fmt: skip
-    """The tile's states again: H[k] before token k, H[count] after the last; E[k] the decays (0 at a reset)."""
+    """The tile's states again: H[k] before token k, H[count] after the last; E[k] the decays (0 at a reset).
+
+    Two streams are asked for as in :func:`_recur`.
+    """
     for n in range(n_state):
         store(H, n * LANES, load(borders, h0 + n * LANES))
     for k in range(count):
+        prefetch(next1, n10 + k * n1s)
+        prefetch(next2, n20 + k * n2s)
         d = load(delta, o + k * LANES)
         x = load(du, o + k * LANES)
         i = k * n_state * LANES
@@ -160,11 +166,17 @@ def _recompute(
 
 @compiled
 def _backtrack(
-    delta, du, go, gdelta, gu, o, a, a0, B, C, b0, c0, bs, cs, n_state, count, H, E, carry, carry0, dA, gB, gC
-):
-    """Adjoints of one group over one tile, last token first. ``carry`` is dL/dh after the tile, then before it."""
+    delta, du, go, gdelta, gu, o, a, a0, B, C, b0, c0, bs, cs, n_state, count, H, E, carry, carry0, dA, gB, gC,
+    next1, n10, n1s, next2, n20, n2s,
+):  # fmt: skip
+    """Adjoints of one group over one tile, last token first. ``carry`` is dL/dh after the tile, then before it.
+
+    Two streams are asked for as in :func:`_recur`.
+    """
     for back in range(count):
         k = count - 1 - back
+        prefetch(next1, n10 + k * n1s)
+        prefetch(next2, n20 + k * n2s)
         d = load(delta, o + k * LANES)
         x = load(du, o + k * LANES)
         g = load(go, o + k * LANES)
@@ -223,13 +235,24 @@ def backward_task(
             o = g * TILE * LANES
             a0 = (channel0 + g * LANES) * n_state
             w = g * n_state * LANES
+            t1 = t0 - TILE
+            # Even groups ask for u, dt and the rows of their gradients, odd ones for dy, z and its gradient.
+            x, x0, xs, v, v0, vs = u, u0 + t1 * us, us, dt, dt0 + t1 * dts, dts
+            r, r0, rs, q, q0, qs = du_, gu0 + t0 * gus, gus, ddt_, gd0 + t0 * gds, gds
+            if g % 2 == 1:
+                x, x0, xs, v, v0, vs = dy, dy0 + t1 * dys, dys, dy, dy0 + t1 * dys, dys
+                if has_z:
+                    v, v0, vs = z, z0 + t1 * zs, zs
+                    r, r0, rs, q, q0, qs = dz_, gz0 + t0 * gzs, gzs, dz_, gz0 + t0 * gzs, gzs
+            c = g * LANES
             _recompute(
                 delta, du, out, o, a, a0, B, C, b0 + t0 * bs, c0 + t0 * cs, bs, cs, reset, m0 + t0 * ms, ms, has_reset,
                 borders, border0 + tile * border_stride + w, n_state, count, H, E, has_z,
+                x, x0 + c, xs, v, v0 + c, vs,
             )  # fmt: skip
             _backtrack(
                 delta, du, go, gdelta, gu, o, a, a0, B, C, b0 + t0 * bs, c0 + t0 * cs, bs, cs, n_state, count, H, E,
-                dstate[state0:], w, dA[state0:], gB, gC,
+                dstate[state0:], w, dA[state0:], gB, gC, r, r0 + c, rs, q, q0 + c, qs,
             )  # fmt: skip
         for k in range(count):
             p = partial0 + (t0 + k) * partial_stride
