@@ -130,9 +130,12 @@ def _parsed(kind: str, text: str) -> float | int | str | None:
 
 
 def merged(earlier: Iterable[Row], later: Sequence[Row]) -> list[Row]:
-    """``earlier`` without what ``later`` measured again, then ``later``."""
+    """``earlier`` without what ``later`` measured again, and ``later``; an operator's rows stand together, by length."""
     again = {row.key for row in later}
-    return [row for row in earlier if row.key not in again] + list(later)
+    rows = [row for row in earlier if row.key not in again] + list(later)
+    places = {(row.operator, row.pass_): place for place, row in reversed(list(enumerate(rows)))}
+    operators = {row.operator: place for place, row in reversed(list(enumerate(rows)))}
+    return sorted(rows, key=lambda row: (operators[row.operator], places[row.operator, row.pass_], row.length))
 
 
 def table(rows: Iterable[Row]) -> list[str]:
