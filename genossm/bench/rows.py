@@ -130,7 +130,7 @@ def _parsed(kind: str, text: str) -> float | int | str | None:
 
 
 def merged(earlier: Iterable[Row], later: Sequence[Row]) -> list[Row]:
-    """``earlier`` without what ``later`` measured again, and ``later``; an operator's rows stand together, by length."""
+    """``earlier`` without what ``later`` measured again, and ``later``; the rows of an operator stand together."""
     again = {row.key for row in later}
     rows = [row for row in earlier if row.key not in again] + list(later)
     places = {(row.operator, row.pass_): place for place, row in reversed(list(enumerate(rows)))}
