@@ -20,9 +20,14 @@ STAGES = {
     "pretrain": "Train a DNA language model on tokens.h5.",
     "compare": "Put pretrained models side by side: parameters, losses, times.",
     "derive": "Cut a labelled task out of a genome.",
-    "finetune": "Train a classifier on labelled sequences.",
+    "inspect-data": "Show what labelled sequences are like: classes, lengths, repeats, leaks.",
+    "finetune": "Train a model on labelled sequences.",
+    "benchmark": "Run published benchmarks under their protocols.",
     "score": "Score the records of a FASTA file.",
     "variants": "Score the variants of a VCF file against a reference.",
+    "embed": "Embed the bases, windows or records of a FASTA file.",
+    "mutagenesis": "Mutate every base of a region in silico, and draw what each contributes.",
+    "generate": "Generate sequence with a causal language model.",
     "import": "Make a published checkpoint (Caduceus, HyenaDNA, Mamba ...) usable here.",
     "export": "Write a model in the format of the published code.",
     "inspect": "Show how far back each layer of a model can remember.",
@@ -30,8 +35,8 @@ STAGES = {
     "bench": "Measure this installation: its kernels, and what it reaches.",
 }
 
-_MODULES = {"import": "import_checkpoint"}
-"""Stages whose module has another name, for theirs is a keyword of Python."""
+_MODULES = {"import": "import_checkpoint", "inspect-data": "inspect_data"}
+"""Stages whose module has another name, for theirs is no name in Python."""
 
 
 def import_stage(stage: str) -> ModuleType:

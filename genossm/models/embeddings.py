@@ -10,14 +10,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from genossm import vocab
-from genossm.models.heads import Model, mean_pool
+from genossm.models.heads import LanguageModel, Model, mean_pool
+from genossm.models.streaming import stack_of, strand_backbone
+from genossm.models.sweeps import MEMORY, Budget, Store, stream_hidden
 
 Run = Callable[[Tensor, Tensor | None], Tensor]
 """input_ids and mask to hidden states."""
@@ -70,3 +75,80 @@ def embed_by(
         other = run(complement[input_ids].flip(1), None if mask is None else mask.flip(1))
         hidden = (hidden + other.flip(1)) / 2
     return mean_pool(hidden, mask) if pool else hidden
+
+
+Floats = npt.NDArray[np.float32]
+
+
+def embedding_width(model: LanguageModel, *, both_strands: bool) -> int:
+    """Numbers in an embedding of :func:`record_hidden`."""
+    return model.config.d_model * (2 if model.config.rc_equivariant and not both_strands else 1)
+
+
+@torch.inference_mode()
+def record_hidden(
+    model: LanguageModel,
+    tokens: npt.NDArray[np.uint8],
+    *,
+    layers: int | None = None,
+    both_strands: bool = True,
+    memory: int = MEMORY,
+) -> Iterator[tuple[int, int, Floats]]:
+    """The per-token embeddings of one record, piece by piece from its beginning: (start, end, (end - start, width)).
+
+    Args:
+        model: in eval mode.
+        tokens: uint8, shape (length,), not empty.
+        layers: the residual stream after so many blocks; None is the model's output.
+        both_strands: strand-averaged.
+        memory: bytes of activations of a long record that are kept in memory.
+    """
+    equivariant, length = bool(model.config.rc_equivariant), len(tokens)
+    device = next(model.parameters()).device
+    twice = both_strands and not equivariant
+    views = [tokens, vocab.reverse_complement(tokens)] if twice else [tokens]
+
+    def pieces(text: npt.NDArray[np.uint8]) -> Iterator[tuple[int, int, Tensor]]:
+        def ids(start: int, end: int) -> Tensor:
+            return model.translate(torch.from_numpy(text[start:end].astype(np.int64))[None].to(device))
+
+        stack = stack_of(model)
+        if stack is None:
+            yield 0, length, _whole(model, ids(0, length), layers)
+        else:
+            yield from stream_hidden(model, stack, ids, length, budget, layers)
+
+    budget = Budget(memory)
+    with ExitStack() as stores:
+        other: Store | None = None
+        for start, _, hidden in pieces(views[1]) if twice else ():
+            if other is None:
+                other = Store(length, hidden.shape[2], hidden, budget)
+                stores.callback(other.close)
+            other.write(start, hidden)
+        for start, end, hidden in pieces(views[0]):
+            if other is not None:
+                hidden = (hidden + other.read(length - end, length - start).flip(1)) / 2
+            elif both_strands:
+                hidden = average_strands(hidden)
+            yield start, end, hidden[0].float().cpu().numpy()
+
+
+def _whole(model: LanguageModel, input_ids: Tensor, layers: int | None) -> Tensor:
+    """Hidden states of a model that reads whole sequences."""
+    if layers is None:
+        return model.backbone(input_ids)[0]
+    backbone: Any = strand_backbone(model)
+    if layers == 0:
+        embedded = [backbone.embedding(input_ids)]
+        if model.config.rc_equivariant:
+            embedded.append(backbone.embedding(model.complement[input_ids]))
+        return torch.cat(embedded, dim=-1)
+    found: list[Tensor] = []
+    block = backbone.blocks[layers - 1]
+    hook = block.register_forward_hook(lambda _, __, out: found.append(out if isinstance(out, Tensor) else out[0]))
+    try:
+        model.backbone(input_ids)
+    finally:
+        hook.remove()
+    return found[0] if len(found) == 1 else torch.cat([found[0], found[1].flip(1)], dim=-1)

@@ -35,9 +35,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def genome(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_genome(tmp_path_factory.mktemp("genome"))
+
+
+def write_genome(folder: Path) -> Path:
+    """A contig of random bases, and one of N."""
     rng = np.random.default_rng(5)
     text = vocab.decode(rng.integers(vocab.A, vocab.T + 1, LENGTH).astype(np.uint8))
-    path = tmp_path_factory.mktemp("genome") / "ref.fa"
+    path = folder / "ref.fa"
     path.write_text(f">1 about it\n{text}\n>empty\n{'N' * 500}\n")
     return path
 
