@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from genossm.models.mixers.base import Mixer, State, refuse_state
+from genossm.models.mixers.base import Mixer, Reading, State, refuse_state
 
 Direction = Literal["forward", "backward"]
 
@@ -56,11 +56,10 @@ class Bidirectional(nn.Module):
             ValueError: a state for a mixer that keeps none.
         """
         refuse_state(self.mixer, state)
-        inner, gate = self.mixer.project_in(x)
         left, right = (None, None) if state is None else state
-        y, left = self.mixer.core(inner, state=left, mask=mask, segments=segments)
-        z, right = self.backward_core(inner, state=right, mask=mask, segments=segments, reverse=True)
-        return self.mixer.project_out(y + z, gate), (left, right)
+        readings = [Reading(self.mixer.core, left, False), Reading(self.backward_core, right, True)]
+        y, states = self.mixer.mix(x, readings, mask=mask, segments=segments)
+        return y, (states[0], states[1])
 
     def sweep(
         self, x: Tensor, direction: Direction, state: State | None, mask: Tensor | None = None

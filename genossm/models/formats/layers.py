@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from genossm.models.backbone import ReverseComplement
 from genossm.models.formats.shapes import Mamba2Shape, MambaShape
-from genossm.models.mixers.base import State
+from genossm.models.mixers.base import Reading, State
 from genossm.models.mixers.mamba import Mamba
 from genossm.models.mixers.ssd import SSD
 
@@ -56,6 +56,11 @@ class BiMamba(nn.Module):
     ) -> tuple[Tensor, tuple[State, State]]:
         """(batch, seqlen, d_model) to the same, and the states; arguments as :meth:`Bidirectional.forward`."""
         where: Any = {"mask": mask, "segments": segments}
+        if self.one_product:
+            own, other = (None, None) if state is None else state[::-1] if mirrored else state
+            readings = [Reading(self.mixer.core, own, mirrored), Reading(self.backward_core, other, not mirrored)]
+            y, states = self.mixer.mix(x, readings, **where)
+            return y, (states[1], states[0]) if mirrored else (states[0], states[1])
         (inner, gate), (backward_inner, backward_gate) = self.inputs(x)
         first, second = (None, None) if state is None else reversed(state) if mirrored else state
         right, first = self.mixer.core(inner, state=first, reverse=mirrored, **where)

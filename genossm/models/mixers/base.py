@@ -17,7 +17,8 @@ and asking for it raises ValueError:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,14 @@ class Core(nn.Module, ABC):
         return y[:, 0], state
 
 
+class Reading(NamedTuple):
+    """A core, what it carries in, and the way it reads."""
+
+    core: Core
+    state: State | None
+    reverse: bool
+
+
 class Mixer(nn.Module, ABC):
     """A causal mixer: ``project_out(core(inner), gate)`` with inner, gate from ``project_in(x)``.
 
@@ -91,6 +100,22 @@ class Mixer(nn.Module, ABC):
     def project_out(self, y: Tensor, gate: Tensor) -> Tensor:
         """The mixer's output (batch, seqlen, d_model) from the output of its core (or the sum of two) and the gate."""
 
+    def mix(
+        self, x: Tensor, readings: Sequence[Reading], *, mask: Tensor | None, segments: Tensor | None
+    ) -> tuple[Tensor, list[State]]:
+        """One projection in, every reading of it, their sum, one projection out; and the states of the readings.
+
+        This is the definition; a mixer may do the same in one step where it has a fused operator.
+        """
+        inner, gate = self.project_in(x)
+        total, states = None, []
+        for core, state, reverse in readings:
+            y, after = core(inner, state=state, mask=mask, segments=segments, reverse=reverse)
+            total = y if total is None else total + y
+            states.append(after)
+        assert total is not None
+        return self.project_out(total, gate), states
+
     def two_way(self) -> Self | None:
         """This mixer, changed to read both directions at once; None if that takes a second core."""
         return None
@@ -118,9 +143,8 @@ class Mixer(nn.Module, ABC):
             ValueError: a state for a mixer that keeps none.
         """
         refuse_state(self, state)
-        inner, gate = self.project_in(x)
-        y, state = self.core(inner, state=state, mask=mask, segments=segments)
-        return self.project_out(y, gate), state
+        y, (after,) = self.mix(x, [Reading(self.core, state, False)], mask=mask, segments=segments)
+        return y, after
 
     def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
         """One token: x_t (batch, d_model) and the state before it give y_t and the state after it.

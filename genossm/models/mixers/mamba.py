@@ -5,6 +5,7 @@ Names, shapes and initial values are those of the official ``mamba_simple.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from genossm.config import ModelConfig
 from genossm.kernels.causal_conv1d import causal_conv1d
+from genossm.kernels.mamba_inner import Direction, mamba_inner
 from genossm.kernels.selective_scan import selective_scan
-from genossm.models.mixers.base import Core, GatedMixer, State
+from genossm.models.mixers.base import Core, GatedMixer, Reading, State
 from genossm.models.ssm.discretize import inverse_softplus
 from genossm.models.ssm.init import log_uniform_dt
 
@@ -60,6 +62,14 @@ class MambaCore(Core):
         )  # fmt: skip
         return y, (taps, h)
 
+    def direction(self, state: State | None, reverse: bool) -> Direction:
+        """This core for the fused operator."""
+        taps, h = (None, None) if state is None else state
+        return Direction(
+            self.conv_weight, self.conv_bias, self.x_proj.weight, self.dt_proj.weight, self.dt_bias,
+            -torch.exp(self.A_log), self.D, reverse, taps, h,
+        )  # fmt: skip
+
     def init_state(self, batch: int) -> State:
         """Zeros: no inputs yet, an empty h."""
         d_inner, d_conv = self.conv_weight.shape
@@ -76,3 +86,12 @@ class Mamba(GatedMixer):
     def build_core(config: ModelConfig) -> Core:
         """A selective core."""
         return MambaCore(config)
+
+    def mix(
+        self, x: Tensor, readings: Sequence[Reading], *, mask: Tensor | None, segments: Tensor | None
+    ) -> tuple[Tensor, list[State]]:
+        """As :meth:`Mixer.mix`, by the operator that reads its input once for all directions."""
+        cores = [(core, state, reverse) for core, state, reverse in readings if isinstance(core, MambaCore)]
+        directions = [core.direction(state, reverse) for core, state, reverse in cores]
+        y, states = mamba_inner(self.in_proj(x), directions, mask=mask, segments=segments)
+        return self.out_proj(y), list(states)
