@@ -9,9 +9,16 @@ from torch import Tensor
 
 from genossm.kernels import backend
 from genossm.kernels.ssd.chunked import ssd_chunked
+from genossm.kernels.ssd.op import ssd_cpu
 from genossm.kernels.ssd.reference import ssd_ref
+from genossm.kernels.ssd.triton_op import ssd_triton
 
-BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {"reference": ssd_ref, "torch": ssd_chunked}
+BACKENDS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
+    "reference": ssd_ref,
+    "torch": ssd_chunked,
+    "cpu": ssd_cpu,
+    "triton": ssd_triton,
+}
 
 
 def ssd(
@@ -80,7 +87,7 @@ def ssd(
             raise ValueError(f"{name} must be {shape}, is {tuple(value.shape)}")
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool, is {mask.dtype}")
-    run = backend.pick("ssd", BACKENDS, "torch")
+    run = backend.pick("ssd", BACKENDS, backend.default(x))
     return run(
         x, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus, dt_limit=dt_limit,
         initial_state=initial_state, mask=mask, segments=segments, reverse=reverse,
