@@ -33,7 +33,7 @@ from genossm.config import ScoreSection
 from genossm.data.fasta import FastaOptions, Header, Record, Warnings, read_fasta, stream_fasta
 from genossm.data.reference import Reference
 from genossm.data.regions import Region, read_bed, region_records
-from genossm.data.score_tables import TableFormat, score_table, table_format
+from genossm.data.score_tables import Row, TableFormat, score_table, table_format
 from genossm.data.tracks import Stretch, check_track, write_track
 from genossm.errors import GenoSSMError
 from genossm.files import check_output, sha256_of
@@ -131,29 +131,32 @@ def score(
         }  # fmt: skip
         journal = Journal(whole, key)
         stack.callback(journal.close)
+        records = islice(given.records, len(journal.done), None)
+        scored = _scored(scorer, checkpoint, records, settings, outputs, strands)
         statuses: Counter[str] = Counter()
         cut = 0
         with (
             score_table(output, table, scorer.columns, DECIMALS) as write,
             progress(f"score {Path(fasta).name}", given.bases) as advance,
         ):
-            for row in journal.done:
+            for row in _all_rows(journal, scored):
                 write(row)
+                length = int(str(row["length"]))
                 statuses[str(row["status"])] += 1
-                cut += scorer.cuts(int(str(row["length"])))
-                advance(int(str(row["length"])))
-            records = islice(given.records, len(journal.done), None)
-            scored = _scored(scorer, checkpoint, records, settings, outputs, strands)
-            for index, (record, row, track) in enumerate(scored, start=len(journal.done)):
-                write(row)
-                journal.add(index, row, track)
-                statuses[str(row["status"])] += 1
-                cut += scorer.cuts(len(record.tokens))
-                advance(len(record.tokens))
+                cut += scorer.cuts(length)
+                advance(length)
         if outputs.track is not None:
             _write_track(outputs.track, given, journal, statuses.total())
         journal.remove()
     return Summary(statuses, cut, warnings.lines())
+
+
+def _all_rows(journal: Journal, scored: Iterator[Scored]) -> Iterator[Row]:
+    """The rows that an earlier run left, then the new ones, each kept before it is given out."""
+    yield from journal.done
+    for index, (_, row, track) in enumerate(scored, start=len(journal.done)):
+        journal.add(index, row, track)
+        yield row
 
 
 def _check(
