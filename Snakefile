@@ -20,6 +20,7 @@ include: "workflow/rules/pretrain.smk"
 include: "workflow/rules/compare.smk"
 include: "workflow/rules/derive.smk"
 include: "workflow/rules/finetune.smk"
+include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/report.smk"
 

@@ -10,17 +10,20 @@ each against the rest, for more. A figure that is undefined, because a class is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import rankdata
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
     confusion_matrix,
     f1_score,
     matthews_corrcoef,
+    precision_recall_curve,
+    r2_score,
     roc_auc_score,
     roc_curve,
 )
@@ -231,3 +234,110 @@ def roc_points(positive: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Fl
         raise ValueError("a ROC curve needs both classes")
     false_rate, true_rate, _ = roc_curve(positive, np.asarray(scores, dtype=np.float64))
     return false_rate, true_rate
+
+
+NUMBER_METRICS = ("pearson", "spearman", "r2", "rmse")
+"""The figures of a report on numbers, in order."""
+
+
+def number_metrics(targets: npt.NDArray[Any], outputs: npt.NDArray[Any]) -> dict[str, float | None]:
+    """Correlation, rank correlation, R2 and root mean square error of (rows, outputs), the mean over the outputs.
+
+    A figure that is undefined, because a column is constant, is left out of the mean, and ``None`` where all are.
+    """
+    found: dict[str, list[float]] = {name: [] for name in NUMBER_METRICS}
+    for wanted, given in zip(
+        np.asarray(targets, dtype=np.float64).T, np.asarray(outputs, dtype=np.float64).T, strict=True
+    ):
+        found["rmse"].append(float(np.sqrt(np.mean((wanted - given) ** 2))))
+        if len(wanted) > 1 and np.ptp(wanted):
+            found["r2"].append(float(r2_score(wanted, given)))
+            if np.ptp(given):
+                found["pearson"].append(float(np.corrcoef(wanted, given)[0, 1]))
+                found["spearman"].append(float(np.corrcoef(rankdata(wanted), rankdata(given))[0, 1]))
+    return {name: float(np.mean(values)) if values else None for name, values in found.items()}
+
+
+def summarize_numbers(
+    targets: npt.NDArray[Any], outputs: npt.NDArray[Any], names: Sequence[str], *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """The report on numbers, ready for JSON: :func:`number_metrics` with their intervals, and those of every output."""
+    targets, outputs = np.asarray(targets, dtype=np.float64), np.asarray(outputs, dtype=np.float64)
+    if targets.shape != outputs.shape or targets.ndim != 2 or not len(targets):
+        raise ValueError(f"targets {targets.shape} and outputs {outputs.shape} do not belong together")
+    rng = np.random.Generator(np.random.Philox(seed))
+    drawn = [rng.integers(0, len(targets), len(targets)) for _ in range(resamples)]
+    sampled = [number_metrics(targets[rows], outputs[rows]) for rows in drawn]
+    report: dict[str, Any] = dict(number_metrics(targets, outputs))
+    for name in NUMBER_METRICS:
+        values = np.array([np.nan if figures[name] is None else figures[name] for figures in sampled], dtype=np.float64)
+        report[f"{name}_ci"] = percentile_interval(values)
+    each = {name: number_metrics(targets[:, [j]], outputs[:, [j]]) for j, name in enumerate(names)}
+    return {**report, "n": len(targets), "each": each}
+
+
+def summarize_labels(
+    targets: npt.NDArray[Any],
+    probabilities: npt.NDArray[Any],
+    names: Sequence[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The report on labels of which any number may hold, ready for JSON.
+
+    Args:
+        targets: 0 or 1, (rows, labels). probabilities: (rows, labels).
+
+    Returns:
+        The mean over the labels of every figure of :data:`METRICS`, its interval, ``n``, and the figures of ``each``.
+    """
+    targets, probabilities = np.asarray(targets) > 0.5, np.asarray(probabilities, dtype=np.float64)
+    if targets.shape != probabilities.shape or targets.ndim != 2 or not len(targets):
+        raise ValueError(f"targets {targets.shape} and probabilities {probabilities.shape} do not belong together")
+    pairs = [
+        (t.astype(np.int64), np.stack([1 - p, p], axis=1)) for t, p in zip(targets.T, probabilities.T, strict=True)
+    ]
+    each = {name: point_metrics(*pair) for name, pair in zip(names, pairs, strict=True)}
+    sampled = [bootstrap(*pair, resamples=resamples, seed=seed) for pair in pairs]
+    report: dict[str, Any] = {}
+    for name in METRICS:
+        known = [value for figures in each.values() if (value := figures[name]) is not None]
+        report[name] = float(np.mean(known)) if known else None
+        report[f"{name}_ci"] = percentile_interval(_nanmean([values[name] for values in sampled]))
+    return {**report, "n": len(targets), "each": each}
+
+
+def calibration(
+    labels: npt.NDArray[Any], probabilities: npt.NDArray[Any], bins: int = 10
+) -> tuple[list[tuple[float, float, int]], float]:
+    """How far probabilities can be believed.
+
+    Args:
+        labels: class indices (rows,). probabilities: (rows, classes).
+
+    Returns:
+        (mean confidence, share that is right, rows) of every bin of the most probable class's probability that has
+        rows, and the expected calibration error (Guo et al. 2017, arXiv:1706.04599, equation 5).
+    """
+    labels, probabilities = _check(labels, probabilities)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    found = [
+        (float(confidence[place == b].mean()), float(right[place == b].mean()), int((place == b).sum()))
+        for b in np.unique(place)
+    ]
+    return found, float(sum(abs(c - r) * n for c, r, n in found) / len(labels))
+
+
+def pr_points(positive: npt.NDArray[Any], scores: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """The precision-recall curve as (recall, precision), recall falling from 1 to 0.
+
+    Raises:
+        ValueError: there is no positive row.
+    """
+    positive = np.asarray(positive, dtype=bool)
+    if not positive.any():
+        raise ValueError("a precision-recall curve needs positive rows")
+    precision, recall, _ = precision_recall_curve(positive, np.asarray(scores, dtype=np.float64))
+    return recall, precision

@@ -169,6 +169,8 @@ def shown(value: object) -> str:
     """A default as YAML has it."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list) and value:
+        return ", ".join(map(str, value))
     return "empty" if isinstance(value, (dict, list)) else str(value)
 
 

@@ -49,6 +49,8 @@ OWNERS = {
     "h5py": {"data"},
     "pyfaidx": {"data"},
     "huggingface_hub": {"data"},
+    "pyarrow": {"data"},
+    "optuna": {"stages"},
     "requests": {"data"},
     "sklearn": {"metrics", "baselines"},
     "numba": {"kernels"},

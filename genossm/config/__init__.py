@@ -14,13 +14,15 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from genossm.config.head import Baseline, GappedKmerConfig, HeadConfig, MotifConfig, Pool, TaskConfig, TaskKind
 from genossm.config.model import ModelConfig
 from genossm.config.section import FILE_NAME, Fraction, NonNegative, Positive, Section
 from genossm.errors import GenoSSMError
 
 __all__ = [
-    "FILE_NAME", "Config", "DeriveSection", "FetchSection", "FinetuneSection", "ModelConfig", "PretrainSection",
-    "ScoreSection", "Section", "Source", "SplitSection", "TaskSection", "TokenizeSection", "json_schema",
+    "FILE_NAME", "BenchmarkSection", "Config", "DeriveSection", "FetchSection", "FinetuneSection",
+    "GappedKmerConfig", "HeadConfig", "ModelConfig", "MotifConfig", "PretrainSection", "ScoreSection", "Section",
+    "Source", "SplitSection", "TaskConfig", "TaskKind", "TaskSection", "TokenizeSection", "json_schema",
     "load_config", "load_model_config", "merged_config", "read_yaml", "validate",
 ]  # fmt: skip
 
@@ -116,22 +118,64 @@ class TaskSection(Section):
 
 
 class FinetuneSection(Section):
-    """Fine-tuning of a classifier on a labelled task."""
+    """Fine-tuning for a labelled task. What is not given is chosen from the training and validation rows."""
 
     tasks: list[str] = Field(default_factory=list, description="names under derive.tasks")
-    epochs: Positive = Field(8, description="passes over the training set, at most")
-    batch_size: Positive = Field(32, description="sequences a step")
-    lr: Annotated[float, Field(gt=0)] = Field(1e-3, description="peak learning rate")
+    epochs: Positive | None = Field(None, description="passes over the training set; default: by its size")
+    batch_size: Positive | None = Field(None, description="sequences a step; default: 64, or 128 from 8,000 rows on")
+    lr: Annotated[float, Field(gt=0)] = Field(2e-3, description="peak learning rate")
     backbone_lr_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="rate of the pretrained backbone, as a share of lr; 0 freezes it"
     )
-    weight_decay: Annotated[float, Field(ge=0)] = Field(0.01, description="AdamW decay of matrices")
-    strands: Literal["both", "given"] = Field(
-        "both", description="both: the strand says nothing; given: sequences have a direction, as promoters"
+    adapt: Literal["full", "frozen", "lora"] = Field(
+        "full", description="the backbone: all of it learns, none of it, or low-rank adapters of its projections"
     )
-    patience: Positive = Field(3, description="epochs without a better validation MCC before stopping")
+    lora_rank: Positive = Field(8, description="rank of the adapters")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(0.02, description="AdamW decay of matrices")
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="label smoothing (classes)")
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="before either layer of the head; default: 0.3 where places mean something, else 0.2"
+    )
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = Field(
+        None, description="decay of the average of the weights that is kept, 0 for none; default: by the steps"
+    )
+    patience: Positive | None = Field(
+        None, description="epochs without a better validation score before stopping; default: train to the end"
+    )
+    strands: Literal["auto", "both", "given"] = Field(
+        "auto", description="both: the strand says nothing; given: it does; auto: what the validation split favours"
+    )
+    positions: bool | None = Field(
+        None, description="whether places mean something (equal lengths); default: what the validation split favours"
+    )
+    stem: bool = Field(True, description="a small convolutional network on the bases beside the backbone")
+    pools: list[Pool] = Field(["max", "mean"], description="how hidden states become one vector: mean, max, attention")
+    machine: bool = Field(True, description="add a gapped k-mer support vector machine, its weight by the valid split")
+    members: Positive | None = Field(
+        None, description="networks that are trained and averaged; default: 2 below 8,000 rows, else 1"
+    )
+    class_weights: Literal["none", "balanced"] = Field("none", description="balanced: rare classes weigh more")
+    baselines: list[Baseline] = Field(
+        ["gc", "onehot_lr", "kmer_lr", "gapped_kmer_svm", "cnn"],
+        description="what the result is held against, beside the model from scratch",
+    )
+    search_minutes: Annotated[float, Field(ge=0)] = Field(
+        0, description="look for better settings for so long, by the validation split; 0: do not"
+    )
     bootstrap: Positive = Field(1_000, description="resamples for the confidence intervals")
     from_scratch: bool = Field(True, description="train the same model from random weights beside it")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:0 ...")
+
+
+class BenchmarkSection(Section):
+    """A published benchmark: the target ``results/benchmark/SUITE/results.tsv``, which is made on demand."""
+
+    tasks: list[str] = Field(default_factory=list, description="names of tasks; empty: all of the suite")
+    mirror: str | None = Field(None, description="folder that holds the tasks; default: they are downloaded")
+    reference: str | None = Field(None, description="FASTA that lists of intervals are cut from")
+    seeds: Positive | None = Field(None, description="repetitions; default: as the protocol says")
+    epochs: Positive | None = Field(None, description="passes over the training set; default: by its size")
+    members: Positive | None = Field(None, description="networks a seed that are averaged; default: by its size")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0 ...")
 
 
@@ -164,6 +208,7 @@ class Config(Section):
     pretrain: PretrainSection
     derive: DeriveSection = DeriveSection()
     finetune: FinetuneSection = FinetuneSection()
+    benchmark: BenchmarkSection = BenchmarkSection()
     score: ScoreSection = ScoreSection()
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ Tokens = npt.NDArray[np.uint8]
 POOL = 32
 """Batches whose rows are sorted by length together: enough to save padding, few enough to stay shuffled."""
 
-_ORDER, _SPLIT, _FLIP = range(3)
+_ORDER, _SPLIT, _FLIP, _MUTATE, _CUT = range(5)
 """What a random stream is for; part of its key, so that no two uses share numbers."""
 
 
@@ -95,3 +95,31 @@ def stratified_split(labels: npt.NDArray[np.integer], fraction: float, *, seed: 
 def flipped_rows(rows: int, *, seed: int, epoch: int) -> npt.NDArray[np.bool_]:
     """Which of ``rows`` rows are read from the other strand in an epoch: each with probability 1/2."""
     return _generator(_FLIP, seed, epoch).random(rows) < 0.5
+
+
+def mutated(sequences: Sequence[Tokens], probability: float, key: tuple[int, ...]) -> list[Tokens]:
+    """The sequences with every base drawn anew, evenly from ACGT, with a probability; a function of ``key``."""
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([_MUTATE, *key])))
+    joined = np.concatenate(list(sequences))
+    drawn = rng.random(len(joined)) < probability
+    joined[drawn] = vocab.FIRST_BASE + rng.integers(0, 4, int(drawn.sum())).astype(np.uint8)
+    return np.split(joined, np.cumsum([len(s) for s in sequences])[:-1])
+
+
+def cut_ends(most: int, key: tuple[int, ...]) -> tuple[int, int]:
+    """How many bases to cut off at the left and at the right end, 0 to ``most`` each; a function of ``key``."""
+    rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([_CUT, *key])))
+    left, right = rng.integers(0, most, size=2, endpoint=True)
+    return int(left), int(right)
+
+
+def fold_rows(labels: npt.NDArray[np.integer], folds: int, *, seed: int) -> list[Rows]:
+    """The rows of each of ``folds`` folds, every class spread evenly over them; each in rising order."""
+    rng = _generator(_SPLIT, seed, folds)
+    fold = np.empty(len(labels), dtype=np.int64)
+    next_fold = 0
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        fold[rows] = (next_fold + np.arange(len(rows))) % folds
+        next_fold = (next_fold + len(rows)) % folds
+    return [np.flatnonzero(fold == i) for i in range(folds)]

@@ -16,12 +16,13 @@ import numpy.typing as npt
 from genossm import vocab
 from genossm.data.fasta import Record, read_fasta
 from genossm.data.gff import read_annotation
-from genossm.data.tables import read_csv
+from genossm.data.tables import Table, read_csv
 from genossm.data.windows import SPLITS
 from genossm.errors import GenoSSMError
 
 Spans = list[tuple[int, int]]
 CODING, INTERGENIC = "coding", "intergenic"
+CHROM_NAMES = ("region", "chrom", "chr", "seqid", "chromosome")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ def interval_sequences(
     task: dict[str, list[tuple[Example, str, int]]] = {"train": [], "valid": [], "test": []}
     for split, lists in (("train", train), ("test", test)):
         for label, path in lists.items():
-            rows = _read_intervals(path, label)
+            rows = read_intervals(path, label)
             chosen = np.sort(rng.permutation(len(rows))[:max_per_class])
             held_out = set(rng.permutation(chosen)[: round(valid_fraction * chosen.size)].tolist())
             for i in chosen.tolist():
@@ -218,10 +219,14 @@ def interval_sequences(
     return {split: [row[0] for row in rows] for split, rows in task.items()}
 
 
-def _read_intervals(path: str | os.PathLike[str], label: str) -> list[tuple[Example, str, int]]:
-    """(example without sequence, file, line) of every row."""
-    table = read_csv(path)
-    chrom_at = table.column(("region", "chrom", "chr", "seqid", "chromosome"), None, "contigs")
+def read_intervals(source: str | os.PathLike[str] | Table, label: str) -> list[tuple[Example, str, int]]:
+    """(example without sequence, file, line) of every row of a list, or of one that was read.
+
+    Raises:
+        GenoSSMError: a column is missing, a span or a strand is none; with FILE:LINE.
+    """
+    table = source if isinstance(source, Table) else read_csv(source)
+    chrom_at = table.column(CHROM_NAMES, None, "contigs")
     start_at, end_at = table.column(("start",), None, "starts"), table.column(("end",), None, "ends")
     strand_at = table.column(("strand",), None, "strands") if "strand" in map(str.lower, table.header) else None
     rows = []
@@ -237,6 +242,17 @@ def _read_intervals(path: str | os.PathLike[str], label: str) -> list[tuple[Exam
         example = Example(label, row[chrom_at].strip(), int(start), int(end), "-" if strand == "-" else "+")
         rows.append((example, table.path, line))
     return rows
+
+
+def fill_sequences(genome: str | os.PathLike[str], rows: Sequence[tuple[Example, str, int]]) -> list[Example]:
+    """The examples of :func:`read_intervals` with their sequences, in one pass over the genome.
+
+    Raises:
+        GenoSSMError: E_UNKNOWN_CONTIG or E_POS_RANGE, with the place in the list.
+    """
+    task = {"rows": list(rows)}
+    _fill(genome, task)
+    return [example for example, _, _ in task["rows"]]
 
 
 def _fill(genome: str | os.PathLike[str], task: dict[str, list[tuple[Example, str, int]]]) -> None:

@@ -38,6 +38,9 @@ class Table:
     rows: list[list[str]]
     lines: list[int]
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def column(self, names: Sequence[str], wanted: str | None, what: str) -> int:
         """The index of the column ``wanted``, or else of the first of ``names`` that is there (in any case).
 

@@ -48,6 +48,10 @@ class Model(nn.Module):
         backbone = Backbone(self.config)
         return ReverseComplement(backbone, self.complement) if self.config.rc_equivariant else backbone
 
+    def translate(self, input_ids: Tensor) -> Tensor:
+        """The ids that the backbone reads, for GenoSSM's."""
+        return input_ids
+
     @property
     def stateful(self) -> bool:
         """Whether it can go on from the state of an earlier chunk; a model that cannot reads whole sequences."""
@@ -98,10 +102,6 @@ class LanguageModel(Model):
         # in its own reading order: the same rows of the same product as when this strand is the given one
         return self.lm_head(given) + self.lm_head(other.flip(1)).flip(1)[..., self.complement]
 
-    def translate(self, input_ids: Tensor) -> Tensor:
-        """The ids that the backbone reads, for GenoSSM's."""
-        return input_ids
-
     def read_out(self, hidden: Tensor) -> Tensor:
         """Logits (batch, seqlen, 16) of hidden states (batch, seqlen, width), in GenoSSM's ids."""
         return self.vote(hidden)
@@ -132,6 +132,10 @@ class SequenceClassifier(Model):
             given, other = pooled.chunk(2, dim=-1)
             pooled = (given + other) / 2
         return ModelOutput(self.classifier(pooled), hidden, state)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities of the classes (..., num_labels) of their logits."""
+        return torch.softmax(logits, dim=-1)
 
     def pool(self, hidden: Tensor, mask: Tensor | None) -> Tensor:
         """(batch, seqlen, width) to (batch, width): the mean over the tokens that count."""

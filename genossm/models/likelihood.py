@@ -232,7 +232,9 @@ def log_likelihood(model: LanguageModel, tokens: Tokens, reading: Reading, track
 
 @torch.inference_mode()
 def class_probabilities(model: SequenceClassifier, tokens: Tokens, *, both_strands: bool) -> Tensor:
-    """The probability of every class, float64, shape (num_labels,): softmax of the strands' mean logits.
+    """The probability of every class, float64, shape (num_labels,), of the strands' mean logits.
+
+    Of a task of labels, their probabilities; of numbers, the numbers.
 
     Args:
         model: in eval mode.
@@ -241,4 +243,4 @@ def class_probabilities(model: SequenceClassifier, tokens: Tokens, *, both_stran
     """
     views = np.stack(_strands(tokens, both_strands and not model.config.rc_equivariant))
     logits = model(torch.from_numpy(views.astype(np.int64)).to(_device(model))).logits
-    return torch.softmax(logits.double().mean(0), dim=0)
+    return model.probabilities(logits.double().mean(0))

@@ -22,6 +22,7 @@ INK, MUTED, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 MODEL, BASELINE, TWIN = "#0b6e99", "#d9822b", "#8a94a6"
 SPLIT_COLORS = {"train": "#8fc1d9", "valid": "#f0b429", "test": "#d64545"}
 UNUSED = "#f0f2f5"
+LETTER_COLORS = {"A": "#2f855a", "C": "#0b6e99", "G": "#d9822b", "T": "#d64545"}
 PALETTE = (MODEL, BASELINE, TWIN, "#2f855a", "#6b46c1", "#b83280")
 
 _STYLE = {
@@ -283,6 +284,25 @@ def memory(rows: Sequence[MemoryRow]) -> Figure:
     ):
         axes.set_title(title)
         grid[-1][list(grid[0]).index(axes)].set_xlabel(label)
+    return figure
+
+
+@_picture
+def attribution(
+    sequence: str, gradient: npt.NDArray[np.float64], mutagenesis: npt.NDArray[np.float64], title: str
+) -> Figure:
+    """Two rows of letters as high as what they add: (bp,) gradient times input, and (bp,) the loss by mutation."""
+    figure = Figure(figsize=(min(14.0, 1.2 + 0.11 * len(sequence)), 2.6))
+    grid = figure.subplots(2, 1, sharex=True)
+    for axes, heights, name in zip(grid, (gradient, mutagenesis), ("gradient", "mutation"), strict=True):
+        for place, (letter, height) in enumerate(zip(sequence, heights, strict=True)):
+            color = LETTER_COLORS.get(letter, MUTED)
+            axes.bar(place, height, width=0.9, color=color)
+            if len(sequence) <= 120:
+                axes.annotate(letter, (place, height), ha="center", va="bottom" if height >= 0 else "top", fontsize=6.5)
+        axes.set_ylabel(name, fontsize=8)
+        axes.margins(x=0.005, y=0.18)
+    grid[0].set_title(title)
     return figure
 
 

@@ -18,10 +18,12 @@ from genossm.errors import GenoSSMError
 
 @dataclass(frozen=True)
 class Predictions:
-    """Classes and probabilities of a test split: labels int64 (rows,), probabilities float64 (rows, classes)."""
+    """Classes and probabilities of the judged rows: labels int64 (rows,), probabilities float64 (rows, classes); and
+    the line of each in its table."""
 
     labels: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
+    lines: list[int] | None = None
 
 
 @dataclass(frozen=True)

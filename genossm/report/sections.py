@@ -9,15 +9,12 @@ from typing import Any
 
 import yaml
 
-from genossm.metrics import METRICS, roc_points
 from genossm.report import figures
 from genossm.report.figures import BASELINE, MUTED, ContigBar, Level
-from genossm.report.inputs import Job, Predictions, ScoreTable
+from genossm.report.inputs import Job, ScoreTable
 from genossm.report.page import Html, Section, Tile, code, heading, markup, paragraph, preformatted, table
 from genossm.report.page import figures as pictures
 
-NAMES = {"accuracy": "accuracy", "mcc": "MCC", "f1": "F1 (macro)", "auroc": "AUROC", "auprc": "AUPRC"}
-CLASSIFIERS = {"fine_tuned": "fine-tuned", "kmer_lr": "k-mer regression", "from_scratch": "from scratch"}
 MAP_ROWS = 40
 
 
@@ -105,51 +102,6 @@ def pretraining(name: str, metrics: Mapping[str, Any], history: Sequence[Mapping
     ]
     tile = Tile("Validation loss, nats per base", f"{loss:.4f}", f"{compare(near - loss)} counts, k ≤ 3", near > loss)
     return Section("pretraining", "Pretraining", parts), tile
-
-
-def task(
-    name: str, metrics: Mapping[str, Any], about: Mapping[str, Any] | None, predictions: Mapping[str, Predictions]
-) -> tuple[Section, Tile]:
-    """A fine-tuned classifier beside the k-mer regression and its from-scratch twin.
-
-    Args:
-        metrics: the classifier's metrics.json. about: the task's task.json, where there is one.
-        predictions: classifier: its probabilities on the test split, for the ROC curves (two classes).
-    """
-    labels = [str(label) for label in metrics["labels"]]
-    split = metrics["judged"]
-    ours, baselines = metrics[split], metrics["baselines"]
-    judged = {"fine_tuned": ours, **baselines}
-    rows = [(CLASSIFIERS.get(who, who), *(with_interval(of, key) for key in METRICS)) for who, of in judged.items()]
-    gains = [(f"over {CLASSIFIERS.get(who, who)}", with_interval(of["gain"], "mcc")) for who, of in baselines.items()]
-    drawn = []
-    if len(labels) == 2 and predictions:
-        curves = {CLASSIFIERS[who]: roc_points(p.labels == 1, p.probabilities[:, 1]) for who, p in predictions.items()}
-        areas = {CLASSIFIERS[who]: judged[who]["auroc"] for who in predictions if who in judged}
-        drawn.append((figures.roc_curves(curves, areas), f"ROC curves of the {split} split, {name}"))
-    for who, of in judged.items():
-        if "confusion" in of:
-            title = CLASSIFIERS.get(who, who)
-            drawn.append((figures.confusion(of["confusion"], labels, title), f"Confusion matrix, {title}, {name}"))
-    leak = metrics["leak"]
-    parts = [
-        paragraph(
-            f"{split.capitalize()} split, {number(ours['n'])} sequences, with 95 % bootstrap intervals. "
-            f"Classes: {', '.join(labels)}. {number(leak['shared'])} sequences share {leak['k']} bp or more with a "
-            f"training sequence, {number(leak['identical'])} are identical to one; MCC without them "
-            f"{number(leak['mcc_without'], 3)}."
-        ),
-        pictures(*drawn),
-        table(["", *(NAMES[key] for key in METRICS)], rows, numeric=range(1, 1 + len(METRICS)), ours=0),
-    ]
-    if gains:
-        parts.append(table(["gain in MCC of the fine-tuned model, on the same resamples", ""], gains, numeric=(1,)))
-    if about:
-        parts += [heading("Where the sequences come from"), facts(about)]
-    kmer = baselines.get("kmer_lr")
-    note = f"k-mer regression {kmer['mcc']:.3f}" if kmer else "no baseline"
-    better = ours["mcc"] > kmer["mcc"] if kmer else None
-    return Section(f"task-{name}", f"Task: {name}", parts), Tile(f"MCC, {name}", f"{ours['mcc']:.3f}", note, better)
 
 
 def scores(tables: Mapping[str, ScoreTable]) -> tuple[Section, Tile]:

@@ -1,344 +1,358 @@
-"""genossm finetune: a pretrained model becomes a classifier of labelled sequences, judged beside its baselines.
+"""genossm finetune: labelled sequences become a model, judged beside its baselines.
 
-Three classifiers see the same rows: the fine-tuned model, the same model trained the same way from random weights,
-and a logistic regression on k-mer counts. Each chooses by the validation split alone; the test split is read once.
+With a checkpoint its backbone is the start; without one a small network on the bases is. Everything is chosen by the
+validation split alone, see :mod:`genossm.stages.task_design`; the test split is read once, by what was chosen.
 
-All randomness follows from the seed, and nothing is written before all is computed: an interrupted run leaves what
-was there, and the same command gives the same bytes on the same machine.
+All randomness follows from the seed. Finished epochs lie in a folder beside the results until all is written, so the
+same command goes on after any interruption, to the same bytes on the same machine.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
+import hashlib
 import json
-import sys
+import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-import typer
 from torch import nn
 
-from genossm import metrics
-from genossm.baselines.kmer import fit_kmer_regression
+from genossm.baselines.gapped_kmer import Machine
 from genossm.config import FinetuneSection
-from genossm.data import leakage
+from genossm.data.batching import fold_rows
+from genossm.errors import GenoSSMError
 from genossm.files import atomic_write, locked, sha256_of
-from genossm.models import LanguageModel, SequenceClassifier, build_model, no_decay
-from genossm.progress import progress
-from genossm.stages.labelled import Split, Splits, Tables, prediction_batches, read_batches, training_steps
+from genossm.models.task import TaskModel
+from genossm.stages.attribution import examples
+from genossm.stages.finetune_command import command
+from genossm.stages.labelled import Split, Splits, Tables, hold_out
 from genossm.stages.loading import load_model, pick_device
+from genossm.stages.task_baselines import Result, fit_facts, probabilities, run_baselines
+from genossm.stages.task_design import Design, design
+from genossm.stages.task_fit import Base, Fitted, Job, Outputs, fit_gapped_kmers, fit_task
+from genossm.stages.task_page import EXAMPLES, METRICS, PAGE, PREDICTIONS, task_page
+from genossm.stages.task_report import (
+    HEADLINE,
+    baseline_rows,
+    describe,
+    history,
+    leak,
+    over_seeds,
+    points,
+    predictions,
+    summary,
+)  # fmt: skip
 from genossm.train.checkpoint import WEIGHTS, checkpoint_config, export_model
-from genossm.train.classification import Epoch, Fit, FitOptions, Judgement, fit_classifier, predict_logits
 from genossm.train.signals import StopRequest
 
-Probabilities = npt.NDArray[np.float64]
+__all__ = ["command", "describe", "finetune"]
 
-METRICS, PREDICTIONS = "metrics.json", "predictions.csv"
-
-
-@dataclass(frozen=True)
-class _Trained:
-    """A classifier after its fit, and the probabilities it gives to the judged split."""
-
-    model: SequenceClassifier
-    fit: Fit
-    probabilities: Probabilities
+WORK = ".work"
+NOT_SETTINGS = {"tasks", "bootstrap", "from_scratch", "device", "baselines"}
+"""What does not change the model."""
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What all fits of a run share."""
+class Outcome:
+    """Models of one set of splits, joined, and what they and the baselines say of its judged rows (probabilities)."""
 
-    splits: Splits
-    settings: FinetuneSection
-    seed: int
-    device: torch.device
-
-    @property
-    def both_strands(self) -> bool:
-        """Whether a sequence and its reverse complement are the same to the task."""
-        return self.settings.strands == "both"
-
-    @property
-    def judged(self) -> Split:
-        """The split that the report is about: test, or where there is none, valid."""
-        return self.splits.test or self.splits.valid
-
-    def logits(self, model: SequenceClassifier, split: Split) -> torch.Tensor:
-        """float64 (rows, classes); the mean of both strands where both are read."""
-        equivariant = bool(model.config.rc_equivariant)
-        parts = prediction_batches(split)
-        strands = [False, True] if self.both_strands and not equivariant else [False]
-        total = torch.zeros(len(split.labels), len(split.names), dtype=torch.float64)
-        for other in strands:
-            batches = read_batches(split, parts, other_strand=other, device=self.device)
-            for rows, logits in zip(parts, predict_logits(model, batches), strict=True):
-                total[rows] += logits.double() / len(strands)
-        return total
-
-    def train(self, what: str, base: LanguageModel | SequenceClassifier, *, pretrained: bool) -> _Trained:
-        """Fit a classifier of the shape of ``base``, whose backbone starts from its weights, or from random ones."""
-        torch.manual_seed(self.seed)  # the head's weights, and dropout
-        train, valid, settings = self.splits.train, self.splits.valid, self.settings
-        model = build_model(base.config, len(train.names))
-        if pretrained:
-            model.backbone.load_state_dict(base.backbone.state_dict())
-        model.to(self.device)
-
-        def judge(_: nn.Module) -> Judgement:
-            logits = self.logits(model, valid)
-            loss = nn.functional.cross_entropy(logits, torch.from_numpy(valid.labels))
-            return Judgement(metrics.mcc(valid.labels, torch.softmax(logits, dim=1).numpy()), float(loss))
-
-        def tell(epoch: Epoch) -> None:
-            figures = f"loss {epoch.train_loss:.4f}, valid loss {epoch.valid_loss:.4f}, MCC {epoch.valid_mcc:.4f}"
-            print(f"{what}: epoch {epoch.epoch}/{settings.epochs}: {figures}", file=sys.stderr, flush=True)
-
-        steps = -(-len(train.sequences) // settings.batch_size)
-        options = FitOptions(
-            epochs=settings.epochs,
-            lr=settings.lr,
-            backbone_lr_scale=settings.backbone_lr_scale if pretrained else 1.0,
-            weight_decay=settings.weight_decay,
-            patience=settings.patience,
-        )
-        flip = self.both_strands and not base.config.rc_equivariant
-        with progress(what, settings.epochs * steps, "steps") as advance:
-            fit = fit_classifier(
-                model,
-                lambda epoch: training_steps(
-                    train, settings.batch_size, seed=self.seed, epoch=epoch, flip=flip, device=self.device
-                ),
-                steps,
-                judge,
-                options,
-                no_decay=no_decay,
-                on_step=lambda epoch, loss: advance(1),
-                on_epoch=tell,
-            )
-        return _Trained(model, fit, torch.softmax(self.logits(model, self.judged), dim=1).numpy())
+    model: TaskModel
+    outputs: Outputs
+    parts: dict[str, Outputs]
+    each: list[Outputs]
+    fits: list[Fitted]
+    baselines: dict[str, Result]
+    design: Design
 
 
 def finetune(
-    checkpoint: Path,
+    checkpoint: Path | None,
     tables: Tables,
     output: Path,
     *,
     settings: FinetuneSection | None = None,
     seed: int = 1,
+    seeds: int = 1,
+    folds: int = 0,
 ) -> dict[str, Any]:
-    """Train a classifier and its baselines; write the model, ``metrics.json`` and ``predictions.csv`` to ``output``.
+    """Train a model and its baselines; write the model, ``metrics.json`` and ``predictions.csv`` to ``output``.
 
     Args:
-        checkpoint: folder of a language model or of a classifier, whose backbone is the start.
+        checkpoint: folder of a model whose backbone is the start; None: a network on the bases alone.
         tables: the labelled sequences. Without a test table, the report is about the validation split.
-        settings: the configuration section. With ``strands: both``, training reads a random strand of each sequence
-            and all else the mean of both.
+        settings: the configuration section.
         seed: of every random choice.
+        seeds: so many models, of this seed and the next ones, and the figures of each; what is written is their mean.
+        folds: so many parts of the training table, each judged by a model of the others (0: none). The report is about
+            these rows, and what is written is the mean of the models.
 
     Returns:
         The content of metrics.json.
 
     Raises:
-        GenoSSMError: a fault of the checkpoint or of a table; a signal (exit code 143 or 130), nothing written.
+        GenoSSMError: a fault of the checkpoint or of a table; a signal (exit code 143 or 130).
     """
     settings = settings or FinetuneSection()
-    stopping = StopRequest("nothing was written; the same command starts again")
+    stopping = StopRequest("finished epochs are kept; the same command goes on from there")
     with contextlib.ExitStack() as held:
         held.enter_context(stopping)
         device = pick_device(settings.device)
-        base, source = load_model(checkpoint, device)
+        base = None if checkpoint is None else read_base(checkpoint, device)
         splits = tables.read(seed)
+        if folds and (tables.valid is not None or tables.test is not None or folds < 2):
+            raise GenoSSMError("--folds takes 2 or more parts of --train, without --valid and --test")
+        if folds and settings.search_minutes:
+            raise GenoSSMError("--search-minutes needs one validation split: use it without --folds")
+        provenance = _provenance(checkpoint, splits, settings, seed, seeds, folds)
         held.enter_context(locked(output / ".lock", "the output folder"))  # only now: bad input leaves no folder
-        provenance = {
-            "stage": "finetune",
-            "checkpoint_sha256": sha256_of(checkpoint / WEIGHTS),
-            "train_sha256": splits.train.sha256,
-            "valid_sha256": splits.valid.sha256,
-            "seed": seed,
-            **settings.model_dump(exclude={"tasks", "bootstrap", "from_scratch", "device"}),
-        }
-        job = _Job(splits, settings, seed, device)
-        tuned = job.train("finetune", base, pretrained=True)
-        baselines = _baselines(job, base)
-        probabilities = {"": tuned.probabilities, **{who: found for who, (found, _) in baselines.items()}}
-        report = _report(job, tuned, baselines) | {"training": provenance}
-        config = checkpoint_config("classifier", source["model"], provenance, splits.train.names)
+        work = output / WORK
+        fingerprint = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
+        if folds:
+            judged, outcome, extra = _cross_validated(
+                splits, tables, settings, base, seed, folds, device, work, fingerprint
+            )
+        else:
+            job = Job(splits, settings, design(splits, settings, seed), device, work, fingerprint)
+            searched: dict[str, Any] = {}
+            if settings.search_minutes:
+                job, searched = _searched(job, base, seed)
+            judged, outcome = job.judged, _fit(job, base, seed, seeds)
+            name = "valid" if splits.test is None else "test"
+            extra = {"judged": name, "data": _described(splits), "leak": leak(splits.train, judged, outcome.outputs)}
+            if searched:
+                extra["search"] = searched
+            if seeds > 1:
+                extra["seeds"] = over_seeds([points(judged, outputs) for outputs in outcome.each])
+        report = _report(judged, outcome, extra, settings, seed) | {"training": provenance}
+        config = checkpoint_config("classifier", outcome.model.config.model_dump(mode="json"), provenance, judged.names)
+        found = {"": outcome.outputs, **{who: result.outputs for who, result in outcome.baselines.items()}}
         stopping.hold()
-        _write(output, config, tuned.model, report, _predictions(job.judged, probabilities))
+        shown = examples(outcome.model.cpu(), judged, outcome.outputs) if judged.kind == "classes" else []
+        _write(output, config, outcome.model, report, predictions(judged, found), shown)
+        shutil.rmtree(work, ignore_errors=True)
     return report
 
 
-def _baselines(job: _Job, base: LanguageModel | SequenceClassifier) -> dict[str, tuple[Probabilities, dict[str, Any]]]:
-    """Probabilities of each baseline on the judged split, and how it was made."""
-    train, valid = job.splits.train, job.splits.valid
-    kmer = fit_kmer_regression(
-        train.sequences, train.labels, valid.sequences, valid.labels, both_strands=job.both_strands
-    )
-    print(f"kmer_lr: k {kmer.k}, C {kmer.C:g}, valid MCC {kmer.valid_mcc:.4f}", file=sys.stderr, flush=True)
-    made = {"k": kmer.k, "C": kmer.C, "valid_mcc": kmer.valid_mcc}
-    found = {"kmer_lr": (kmer.probabilities(job.judged.sequences), made)}
-    if job.settings.from_scratch:
-        twin = job.train("from_scratch", base, pretrained=False)
-        made = {"best_epoch": twin.fit.best_epoch, "valid_mcc": twin.fit.best.valid_mcc}
-        found["from_scratch"] = (twin.probabilities, made)
-    return found
+def read_base(checkpoint: Path, device: torch.device) -> Base:
+    """The backbone of a checkpoint folder, under the names that a task's network gives it.
+
+    Raises:
+        GenoSSMError: the folder is no model, or one without a backbone.
+    """
+    model, source = load_model(checkpoint, device)
+    if isinstance(model, TaskModel):
+        member = model.networks[0]
+        if member.base is None:
+            raise GenoSSMError(
+                "holds a network on the bases alone, which has no backbone to start from", path=checkpoint
+            )
+        weights = {f"base.{name}": value for name, value in member.base.state_dict().items()}
+        return Base(member.base.config, dict(source["model"]["backbone"]), weights)
+    weights = {f"base.backbone.{name}": value for name, value in model.backbone.state_dict().items()}
+    return Base(model.config, dict(source["model"]), weights)
 
 
-def _report(
-    job: _Job, tuned: _Trained, baselines: Mapping[str, tuple[Probabilities, dict[str, Any]]]
+def _provenance(
+    checkpoint: Path | None, splits: Splits, settings: FinetuneSection, seed: int, seeds: int, folds: int
 ) -> dict[str, Any]:
-    """The content of metrics.json, but for its provenance; no times, so that equal runs give equal bytes."""
-    judged, options = job.judged, {"resamples": job.settings.bootstrap, "seed": job.seed}
-    name = "valid" if job.splits.test is None else "test"
-    report: dict[str, Any] = {name: metrics.summarize(judged.labels, tuned.probabilities, **options), "baselines": {}}
-    for who, (probabilities, made) in baselines.items():
-        report["baselines"][who] = {
-            **metrics.summarize(judged.labels, probabilities, **options),
-            # How much better the fine-tuned model is, on the same resamples.
-            "gain": metrics.gain(judged.labels, tuned.probabilities, probabilities, **options),
-            **made,
-        }
-    splits = {"train": job.splits.train, "valid": job.splits.valid, "test": job.splits.test}
+    """What the model depends on; no times and no paths, so that equal runs give equal bytes."""
     return {
-        **report,
-        "judged": name,
-        "labels": job.splits.train.names,
-        "history": [asdict(epoch) for epoch in tuned.fit.history],
-        "best_epoch": tuned.fit.best_epoch,
-        "parameters": tuned.model.num_parameters(),
-        "data": {key: split.describe() for key, split in splits.items() if split is not None},
-        "leak": _leak(job, tuned),
+        "stage": "finetune",
+        "checkpoint_sha256": None if checkpoint is None else sha256_of(checkpoint / WEIGHTS),
+        "train_sha256": splits.train.sha256,
+        "valid_sha256": splits.valid.sha256,
+        "seed": seed,
+        "seeds": seeds,
+        "folds": folds,
+        **settings.model_dump(exclude=NOT_SETTINGS),
     }
 
 
-def _leak(job: _Job, tuned: _Trained) -> dict[str, Any]:
-    """How many judged rows share a stretch with the training rows, and the MCC on the others."""
-    train, judged = job.splits.train.sequences, job.judged
-    shared = leakage.shared_words(train, judged.sequences)
-    whole = leakage.identical(train, judged.sequences)
-    rest = ~(shared | whole)
-    mcc = metrics.mcc(judged.labels[rest], tuned.probabilities[rest]) if rest.any() else None
-    if not rest.all():
-        without = "none are left" if mcc is None else f"MCC without them {mcc:.4f}"
-        print(
-            f"warning: {(~rest).sum():,} of {len(rest):,} judged sequences share {leakage.K} bp with a training "
-            f"sequence, {whole.sum():,} are identical to one; {without}",
-            file=sys.stderr,
-        )
-    return {"k": leakage.K, "shared": int(shared.sum()), "identical": int(whole.sum()), "mcc_without": mcc}
+def _fit(job: Job, base: Base | None, seed: int, seeds: int, *, baselines: bool = True) -> Outcome:
+    """Models of ``seeds`` seeds on one set of splits, and the baselines."""
+    kind = job.splits.train.kind
+    machine = _machine(job)
+    added = machine if job.settings.machine else None
+    fits = [fit_task(job, "finetune", base, seed + i, added, pretrained=True) for i in range(seeds)]
+    logits = np.mean([fit.judged for fit in fits], axis=0)
+    names = fits[0].parts
+    parts = {name: probabilities(kind, np.mean([fit.parts[name] for fit in fits], axis=0)) for name in names}
+    return Outcome(
+        averaged([fit.model for fit in fits]),
+        probabilities(kind, logits),
+        parts,
+        [probabilities(kind, fit.judged) for fit in fits],
+        fits,
+        run_baselines(job, base, machine, seed) if baselines else {},
+        job.design,
+    )
 
 
-def _predictions(judged: Split, probabilities: Mapping[str, Probabilities]) -> str:
-    """predictions.csv: the line of each row in its table, label, predicted class, and every classifier's probabilities.
+def _searched(job: Job, base: Base | None, seed: int) -> tuple[Job, dict[str, Any]]:
+    """The job with the settings that a search found, and what the report says of it."""
+    from genossm.stages.search import search  # Optuna, only where it is asked for
 
-    Columns ``p_<class>`` are the fine-tuned model's, ``<baseline>_p_<class>`` the others'.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    columns = [f"{who + '_' if who else ''}p_{name}" for who in probabilities for name in judged.names]
-    writer.writerow(["line", "label", "predicted", *columns])
-    table = np.concatenate(list(probabilities.values()), axis=1)
-    predicted = probabilities[""].argmax(axis=1)
-    for line, label, best, row in zip(judged.lines, judged.labels, predicted, table, strict=True):
-        writer.writerow([line, judged.names[label], judged.names[best], *(f"{p:.6f}" for p in row)])
-    return text.getvalue()
+    settings, found = search(job, base, seed, job.settings.search_minutes)
+    plan = design(job.splits, settings, seed, view=job.design.view)
+    plan = replace(plan, scores=job.design.scores)
+    told = {name: value for name, value in found.items() if name != "fingerprint"}
+    return replace(job, settings=settings, design=plan), told
+
+
+def _machine(job: Job) -> Machine | None:
+    """The gapped k-mer machine, where it is added to the model or held against it."""
+    wanted = job.settings.machine or "gapped_kmer_svm" in job.settings.baselines
+    return fit_gapped_kmers(job) if wanted and job.splits.train.kind != "tokens" else None
+
+
+def averaged(models: list[TaskModel]) -> TaskModel:
+    """One model whose outputs are the mean of those of models of one shape."""
+    if len(models) == 1:
+        return models[0]
+    config = models[0].config
+    joined = TaskModel(config.model_copy(update={"members": sum(model.config.members for model in models)}))
+    members = [member for model in models for member in model.members]
+    for mine, theirs in zip(joined.members, members, strict=True):
+        mine.load_state_dict(theirs.state_dict())
+    joined.scales.copy_(torch.cat([model.scales for model in models]) / len(models))
+    for name in ("unit", "offset"):
+        getattr(joined, name).copy_(torch.stack([getattr(model, name) for model in models]).mean(0))
+    machines = [model.gapped_kmers for model in models if model.gapped_kmers is not None]
+    if joined.gapped_kmers is not None:
+        # the margins are linear in the weights, so the mean of scaled machines is one machine
+        for name in ("weight", "position_weight", "bias"):
+            scaled = [m.machine_scale * getattr(g, name) for m, g in zip(models, machines, strict=True)]
+            getattr(joined.gapped_kmers, name).copy_(torch.stack(scaled).mean(0))
+        joined.machine_scale.fill_(1.0)
+    return joined.eval()
+
+
+def _cross_validated(
+    splits: Splits,
+    tables: Tables,
+    settings: FinetuneSection,
+    base: Base | None,
+    seed: int,
+    folds: int,
+    device: torch.device,
+    work: Path,
+    fingerprint: str,
+) -> tuple[Split, Outcome, dict[str, Any]]:
+    """Every row judged by a model that did not see it: the rows, the outcome on them, and what the report says."""
+    whole = _joined(splits.train, splits.valid)
+    parts = fold_rows(whole.strata, folds, seed=seed)
+    if not all(len(rows) for rows in parts):
+        raise GenoSSMError(f"--folds {folds}: there are only {len(whole.sequences)} rows")
+    outcomes: list[Outcome] = []
+    chosen: Design | None = None
+    for number, rows in enumerate(parts):
+        others = whole.take(np.setdiff1d(np.arange(len(whole.sequences)), rows))
+        train, valid = hold_out(others, tables.valid_fraction, seed, tables.train)
+        fold = Splits(train, valid, whole.take(rows))
+        # strand and places are a fact of the task, not of a fold: the first fold's own rows say, and all follow
+        chosen = chosen or design(fold, settings, seed)
+        job = Job(fold, settings, chosen, device, work / f"fold-{number}", fingerprint)
+        outcomes.append(_fit(job, base, seed, 1))
+    order = np.argsort(np.concatenate(parts), kind="stable")
+    per_row = np.repeat(np.arange(len(order)), 1)[order]
+
+    def gathered(arrays: list[Outputs]) -> Outputs:
+        if whole.kind == "tokens":
+            pieces = [
+                p
+                for a, rows in zip(arrays, parts, strict=True)
+                for p in np.split(a, np.cumsum(whole.lengths[rows])[:-1])
+            ]
+            return np.concatenate([pieces[i] for i in per_row])
+        return np.concatenate(arrays)[order]
+
+    baselines = {
+        name: Result(gathered([o.baselines[name].outputs for o in outcomes]), {})
+        for name in outcomes[0].baselines
+        if all(name in o.baselines for o in outcomes)
+    }
+    together = Outcome(
+        averaged([o.model for o in outcomes]),
+        gathered([o.outputs for o in outcomes]),
+        {name: gathered([o.parts[name] for o in outcomes]) for name in outcomes[0].parts},
+        [],
+        [fit for o in outcomes for fit in o.fits],
+        baselines,
+        outcomes[0].design,
+    )
+    figures = [points(whole.take(rows), o.outputs) for rows, o in zip(parts, outcomes, strict=True)]
+    extra = {"judged": "out_of_fold", "data": {"train": whole.describe()}, "folds": over_seeds(figures)}
+    return whole, together, extra
+
+
+def _joined(first: Split, second: Split) -> Split:
+    """The rows of two splits of one table, in the order of the table."""
+    if isinstance(first.targets, list) and isinstance(second.targets, list):
+        targets: Any = [*first.targets, *second.targets]
+    else:
+        targets = np.concatenate([np.asarray(first.targets), np.asarray(second.targets)])
+    lines = [*first.lines, *second.lines]
+    both = replace(first, sequences=[*first.sequences, *second.sequences], targets=targets, lines=lines)
+    return both.take(np.argsort(lines, kind="stable"))
+
+
+def _described(splits: Splits) -> dict[str, Any]:
+    named = {"train": splits.train, "valid": splits.valid, "test": splits.test}
+    return {name: split.describe() for name, split in named.items() if split is not None}
+
+
+def _report(
+    judged: Split, outcome: Outcome, extra: Mapping[str, Any], settings: FinetuneSection, seed: int
+) -> dict[str, Any]:
+    """The content of metrics.json, but for its provenance; no times, so that equal runs give equal bytes."""
+    options = {"resamples": settings.bootstrap, "seed": seed}
+    made = outcome.design
+    return {
+        extra["judged"]: summary(judged, outcome.outputs, **options),
+        "baselines": baseline_rows(judged, outcome.outputs, outcome.baselines, **options),
+        "parts": {name: points(judged, outputs) for name, outputs in outcome.parts.items()},
+        "kind": judged.kind,
+        "headline": HEADLINE[judged.kind],
+        "labels": judged.names,
+        **extra,
+        "design": {
+            "view": made.view.name,
+            "validation_scores_of_views": made.scores,
+            "epochs": made.epochs,
+            "batch_size": made.batch_size,
+            "ema": made.ema,
+            "members": made.members,
+            "mutation": made.augmentation.mutation,
+            "shift": made.augmentation.shift,
+            "head": made.head.model_dump(mode="json"),
+        },
+        "history": history([fit for fitted in outcome.fits for fit in fitted.fits]),
+        "networks": [fit_facts(fitted) for fitted in outcome.fits],
+        "parameters": outcome.model.num_parameters(),
+    }
 
 
 def _write(
-    output: Path, config: Mapping[str, Any], model: nn.Module, report: Mapping[str, Any], predictions: str
+    output: Path,
+    config: Mapping[str, Any],
+    model: nn.Module,
+    report: Mapping[str, Any],
+    predicted: str,
+    shown: list[dict[str, Any]],
 ) -> None:
-    """All files of a run; metrics.json is removed first and written last, so the set it stands with is one run's."""
-    for name in (METRICS, PREDICTIONS):
+    """All files of a run; metrics.json is removed first and written last, so the set it stands with is one run's.
+
+    The page comes after it, for it is made of the files alone.
+    """
+    for name in (METRICS, PREDICTIONS, EXAMPLES, PAGE):
         (output / name).unlink(missing_ok=True)
     export_model(output, config, model.state_dict())
-    atomic_write(output / PREDICTIONS, predictions)
+    atomic_write(output / PREDICTIONS, predicted)
+    atomic_write(output / EXAMPLES, json.dumps(shown, allow_nan=False) + "\n")
     atomic_write(output / METRICS, json.dumps(report, indent=2, allow_nan=False) + "\n")
-
-
-class Strands(StrEnum):
-    """Which strands a task is about."""
-
-    BOTH = "both"
-    GIVEN = "given"
-
-
-_DEFAULT = FinetuneSection()
-_STRANDS = Strands(_DEFAULT.strands)
-
-
-def command(
-    checkpoint: Annotated[Path, typer.Option(help="Folder of a pretrained model.")],
-    train: Annotated[Path, typer.Option(help="Labelled sequences to learn from: CSV or TSV with a header.")],
-    output: Annotated[Path, typer.Option(help="Folder for the classifier, metrics.json and predictions.csv.")],
-    valid: Annotated[Path | None, typer.Option(help="Table to choose by; default: a share of --train.")] = None,
-    test: Annotated[
-        Path | None, typer.Option(help="Table to report on, read once; default: the one to choose by.")
-    ] = None,
-    sequence_column: Annotated[str | None, typer.Option(help="Column of the sequences; default: by its name.")] = None,
-    label_column: Annotated[str | None, typer.Option(help="Column of the labels; default: by its name.")] = None,
-    valid_fraction: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of every class held out where there is no --valid.")
-    ] = 0.1,
-    strands: Annotated[
-        Strands, typer.Option(help="both: the strand says nothing; given: sequences have a direction, as promoters.")
-    ] = _STRANDS,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training set, at most.")] = _DEFAULT.epochs,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = _DEFAULT.batch_size,
-    lr: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = _DEFAULT.lr,
-    backbone_lr_scale: Annotated[
-        float, typer.Option(min=0, help="Rate of the pretrained backbone, as a share of --lr; 0 freezes it.")
-    ] = _DEFAULT.backbone_lr_scale,
-    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW decay of matrices.")] = _DEFAULT.weight_decay,
-    patience: Annotated[
-        int, typer.Option(min=1, help="Epochs without a better validation MCC before stopping.")
-    ] = _DEFAULT.patience,
-    bootstrap: Annotated[int, typer.Option(min=1, help="Resamples for the intervals.")] = _DEFAULT.bootstrap,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch/--no-from-scratch", help="Train the same model from random weights, too.")
-    ] = _DEFAULT.from_scratch,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of every random choice.")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 ...")] = _DEFAULT.device,
-) -> None:
-    """Train a classifier on labelled sequences, beside a k-mer regression and the same model from scratch.
-
-    Example: genossm finetune --checkpoint results/pretrain/tiny --train train.csv --test test.csv --output my-task
-    """
-    settings = FinetuneSection(
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        backbone_lr_scale=backbone_lr_scale,
-        weight_decay=weight_decay,
-        strands=strands.value,
-        patience=patience,
-        bootstrap=bootstrap,
-        from_scratch=from_scratch,
-        device=device,
-    )
-    report = finetune(
-        checkpoint,
-        Tables(train, valid, test, valid_fraction, sequence_column, label_column),
-        output,
-        settings=settings,
-        seed=seed,
-    )
-    print(describe(report))
-
-
-def describe(report: Mapping[str, Any]) -> str:
-    """The report in one line a classifier."""
-    rows = {"fine-tuned": report[report["judged"]], **report["baselines"]}
-    return "\n".join(
-        f"{who}: {report['judged']} MCC {row['mcc']:.4f} [{row['mcc_ci'][0]:.4f}, {row['mcc_ci'][1]:.4f}], "
-        f"accuracy {row['accuracy']:.4f}"
-        for who, row in rows.items()
-    )
+    atomic_write(output / PAGE, task_page(output.resolve().name, output))

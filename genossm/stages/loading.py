@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from genossm.config import ModelConfig
+from genossm.config import ModelConfig, TaskConfig
 from genossm.errors import GenoSSMError
 from genossm.kernels.memory import keep_freed_memory
 from genossm.models import LanguageModel, SequenceClassifier, build_model
@@ -18,6 +18,7 @@ from genossm.models.formats.registry import read_shape
 from genossm.models.formats.shapes import PublishedShape
 from genossm.models.formats.vocabularies import own_ids
 from genossm.models.pretrained import Pretrained
+from genossm.models.task import TaskModel
 from genossm.train.checkpoint import CONFIG, WEIGHTS, load_weights
 
 
@@ -75,25 +76,36 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
         GenoSSMError: the folder is missing, unfinished, damaged, or not ours; the message names the file.
     """
     model, config = _load(Path(folder), pick_device(str(device)))
+    if isinstance(model, TaskModel):
+        raise GenoSSMError("a model of a labelled task has no ids of its own; use `genossm score`", path=folder)
     return Pretrained(model, config).eval()
 
 
 def load_model_parts(folder: Path) -> tuple[ModelConfig | PublishedShape, list[str] | None, dict[str, Tensor]]:
     """Shape, classes (None: a language model) and weights of a checkpoint folder; raises as :func:`load` does."""
     model, config = _load(folder, "cpu")
+    if isinstance(model, TaskModel):
+        raise GenoSSMError("a model of a labelled task has no form in the published code", path=folder)
     return model.config, config.get("labels") if config["kind"] == "classifier" else None, model.state_dict()
+
+
+def _build(config: dict[str, Any], path: Path) -> LanguageModel | SequenceClassifier:
+    """The model of a ``config.json`` with random weights."""
+    if config["model"].get("architecture") == "task":
+        return TaskModel(TaskConfig.model_validate(config["model"]))
+    shape = read_shape(config["model"], path)
+    labels = config.get("labels") if config["kind"] == "classifier" else None
+    return build_model(shape) if labels is None else build_model(shape, len(labels))
 
 
 def _load(folder: Path, device: torch.device | str) -> tuple[LanguageModel | SequenceClassifier, dict[str, Any]]:
     config, weights = load_weights(folder)
     try:
-        shape = read_shape(config["model"], folder / CONFIG)
+        model = _build(config, folder / CONFIG)
     except ValidationError as error:
         fault = error.errors()[0]
         key = ".".join(str(part) for part in fault["loc"])
         raise GenoSSMError(f"model.{key}: {fault['msg']}", path=folder / CONFIG) from None
-    labels = config.get("labels") if config["kind"] == "classifier" else None
-    model = build_model(shape) if labels is None else build_model(shape, len(labels))
     expected = model.state_dict()
     for name in sorted(expected.keys() | weights.keys()):
         if name not in weights:

@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from genossm import __version__
@@ -19,15 +18,9 @@ from genossm.errors import GenoSSMError
 from genossm.files import atomic_write
 from genossm.report import sections
 from genossm.report.figures import ContigBar
-from genossm.report.inputs import (
-    Predictions,
-    read_columns,
-    read_job,
-    read_json,
-    read_json_lines,
-    read_scores,
-)
+from genossm.report.inputs import read_job, read_json, read_json_lines, read_scores
 from genossm.report.page import Section, Tile, render
+from genossm.stages.task_page import task_section
 
 SOFTWARE = ("torch", "numpy", "numba", "h5py", "scikit-learn", "safetensors", "pydantic", "snakemake")
 
@@ -52,25 +45,9 @@ def _pretraining(folder: Path) -> tuple[Section, Tile]:
     return sections.pretraining(folder.name, read_json(folder / "metrics.json"), rows)
 
 
-def _predictions(path: Path, labels: Sequence[str]) -> dict[str, Predictions]:
-    """The probabilities of every classifier in predictions.csv: columns p_<class>, <baseline>_p_<class>."""
-    columns = read_columns(path, ",", ("label",))
-    true = np.array([labels.index(label) for label in columns["label"]], dtype=np.int64)
-    found = {}
-    for who, prefix in {"fine_tuned": "", "kmer_lr": "kmer_lr_", "from_scratch": "from_scratch_"}.items():
-        names = [f"{prefix}p_{label}" for label in labels]
-        if all(name in columns for name in names):
-            found[who] = Predictions(true, np.array([columns[name] for name in names], dtype=np.float64).T)
-    return found
-
-
 def _task(folder: Path, abouts: dict[str, Path]) -> tuple[Section, Tile]:
-    content = read_json(folder / "metrics.json")
-    labels = [str(label) for label in content["labels"]]
-    table = folder / "predictions.csv"
-    predictions = _predictions(table, labels) if table.exists() else {}
     about = read_json(abouts[folder.name]) if folder.name in abouts else None
-    return sections.task(folder.name, content, about, predictions)
+    return task_section(folder.name, folder, about)
 
 
 def _windows(path: Path) -> Section:

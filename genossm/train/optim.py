@@ -28,6 +28,17 @@ def learning_rate(step: int, *, peak: float, warmup_steps: int, steps: int) -> f
     return peak * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress))))
 
 
+def one_cycle(step: int, *, peak: float, warmup_steps: int, steps: int, start: float = 0.04) -> float:
+    """The rate of step ``step`` (from 0): by a cosine from ``start * peak`` to ``peak``, then by a cosine to zero.
+
+    Smith and Topin, arXiv:1708.07120, without its cycle of the momentum.
+    """
+    if step < warmup_steps:
+        return peak * (start + (1 - start) * 0.5 * (1 - math.cos(math.pi * step / warmup_steps)))
+    progress = (step - warmup_steps) / max(1, steps - 1 - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
 def build_optimizer(
     model: nn.Module,
     *,

@@ -152,8 +152,8 @@ def test_the_page_is_whole_needs_no_network_and_has_the_same_bytes_each_time(run
 
 def test_every_picture_is_there_and_described(page):
     drawn = pictures(page)
-    # loss, baselines, ROC, two confusions, likelihoods, classes, windows, times
-    assert len(drawn) == 9
+    # loss, baselines, ROC, precision-recall, calibration, two confusions, likelihoods, classes, windows, times
+    assert len(drawn) == 11
     assert all(svg.lstrip().startswith("<?xml") and "</svg>" in svg and "<path" in svg for svg in drawn)
     assert all(attrs.get("alt") for tag, attrs in Tags(page).tags if tag == "img")
 
@@ -167,7 +167,7 @@ def test_figures_stand_in_the_text(page):
         "1.3863",  # uniform
         "51,234",  # parameters
         "k-mer regression",
-        "3 sequences share 32 bp or more with a training sequence, 1 are identical to one; MCC without them 0.500",
+        "3 sequences share 32 bp or more with a training sequence, 1 are identical to one; the figure without",
         "1,234",  # from task.json
         "21 records: 1 empty, 20 ok",
         "4 sequences, 8,000 bp, in windows of 800 bp",

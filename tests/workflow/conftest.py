@@ -43,6 +43,8 @@ derive:
 finetune:
   tasks: [coding]
   epochs: 1
+  members: 1
+  baselines: [gc, kmer_lr]
   bootstrap: 20
 score:
   inputs: {holdout: results/tasks/coding/holdout.fa}

@@ -11,6 +11,8 @@ rule finetune:
         manifest=f"{RESULTS}/finetune/{{task}}/MANIFEST.json",
         metrics=f"{RESULTS}/finetune/{{task}}/metrics.json",
         predictions=f"{RESULTS}/finetune/{{task}}/predictions.csv",
+        examples=f"{RESULTS}/finetune/{{task}}/examples.json",
+        page=f"{RESULTS}/finetune/{{task}}/report.html",
     log:
         f"{RESULTS}/logs/finetune/{{task}}.log",
     benchmark:
