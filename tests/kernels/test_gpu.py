@@ -21,11 +21,13 @@ from genossm.kernels.embedding import embedding
 from genossm.kernels.lti import lti, lti_blocked
 from genossm.kernels.rms_norm import rms_norm, rms_norm_ref
 from genossm.kernels.selective_scan import selective_scan, selective_scan_blocked
+from genossm.kernels.ssd import ssd, ssd_chunked
 
 from .conftest import LAYOUTS, Layout, outputs_and_gradients, relative_errors
 from .test_causal_conv1d import make_inputs as conv_inputs
 from .test_lti import make_inputs as lti_inputs
 from .test_selective_scan import make_inputs as scan_inputs
+from .test_ssd import make_inputs as ssd_inputs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -101,6 +103,24 @@ def test_lti(layout: Layout, reverse: bool) -> None:
 
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda v: v.name)
+@pytest.mark.parametrize("size", [(2, 1, 2, 1, 3, 2), (2, 333, 4, 2, 24, 18), (1, 1000, 2, 1, 64, 130)], ids=str)
+def test_ssd(size: tuple[int, ...], layout: Layout, reverse: bool) -> None:
+    torch.manual_seed(9)
+    mask, segments = layout.make(*size[:2])
+    extra = {} if segments is None else {"segments": segments}
+    errors = compare(ssd, ssd_chunked, ssd_inputs(*size), mask, reverse=reverse, **extra)
+    assert max(errors.values()) < BOUND, errors
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+def test_ssd_in_half_precision(dtype: torch.dtype) -> None:
+    torch.manual_seed(10)
+    errors = compare(ssd, ssd_chunked, ssd_inputs(1, 70, 2, 1, 16, 16), dtype=dtype)
+    assert max(errors.values()) < 2 * HALF[dtype], errors
+
+
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda v: v.name)
 def test_causal_conv1d(layout: Layout, reverse: bool) -> None:
     torch.manual_seed(5)
     mask, segments = layout.make(2, 333)
@@ -144,7 +164,7 @@ def test_embedding() -> None:
     assert (got - wanted).abs().max() < BOUND * wanted.abs().max()
 
 
-@pytest.mark.parametrize("operator", ["selective_scan_triton", "lti_triton", "causal_conv1d_triton"])
+@pytest.mark.parametrize("operator", ["selective_scan_triton", "lti_triton", "ssd_triton", "causal_conv1d_triton"])
 def test_operator_contract(operator: str) -> None:
     """torch's own checks of a custom operator: schema, autograd registration, fake tensors."""
 
@@ -158,6 +178,10 @@ def test_operator_contract(operator: str) -> None:
             leaf(1, 8, 2), None, 0, True, False,
         ),
         "lti_triton": (leaf(1, 9, 8), leaf(2, 8, 2), leaf(2, 8, 2), leaf(2, 1, 8, 2), None, 0, True),
+        "ssd_triton": (
+            leaf(1, 9, 2, 4), leaf(1, 9, 2), leaf(1, 9, 2), leaf(1, 9, 1, 2), leaf(1, 9, 1, 2), leaf(2, 4),
+            leaf(1, 2, 2, 4), None, True,
+        ),
         "causal_conv1d_triton": (leaf(1, 9, 8), leaf(8, 4), leaf(8), None, None, None, True, False),
     }  # fmt: skip
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
