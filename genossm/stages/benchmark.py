@@ -224,7 +224,10 @@ def run(
 def list_tasks(
     suite_name: Annotated[str | None, typer.Option("--suite", help="One suite; default: all.")] = None,
 ) -> None:
-    """Show the suites: source, citation, protocol, and every task with its metric and published figures."""
+    """Show the suites: source, citation, protocol, and every task with its metric and published figures.
+
+    Example: genossm benchmark list --suite gue
+    """
     for one in [suite(suite_name)] if suite_name else SUITES.values():
         print(f"{one.name}: {one.title}, {len(one.tasks)} tasks\n  source: {one.source}\n  cite: {one.citation}")
         how = one.protocol
