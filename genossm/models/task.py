@@ -71,6 +71,7 @@ class TaskNetwork(nn.Module):
         self.head, self.outputs = head, outputs
         self.base = None if shape is None else build_base(shape)
         self.motif = None if head.motif is None else MotifNetwork(head.motif)
+        self._cache: dict[bytes, Tensor] | None = None
         if self.base is None and self.motif is None:
             raise ValueError("a head without a backbone needs head.motif")
         widths = ([] if shape is None else [shape.d_model]) + ([] if head.motif is None else [head.motif.filters])
@@ -96,6 +97,8 @@ class TaskNetwork(nn.Module):
         """The same, with the bases (batch, 4, seqlen) that the motifs see given apart, to take a gradient there."""
         if self.head.length:
             input_ids, bases, mask = self._fixed(input_ids, bases, mask)
+        if self._cache is not None:
+            return self._from_cache(input_ids, bases, mask)
         found = []
         if self.base is not None:
             found.append((self.backbone_states(input_ids, mask), mask))
@@ -107,6 +110,43 @@ class TaskNetwork(nn.Module):
         features = [pool(*states) for pool, states in zip(self.poolings, found, strict=True)]
         if self.head.length:
             features.append(self.by_position(found[-1][0].mT).flatten(1))
+        logits = self.layers(torch.cat(features, dim=1))
+        return logits if self.wide is None else logits + self.wide(input_ids, bases)
+
+    def freeze_base(self) -> None:
+        """No weight of the backbone learns from here on, and what it says of a sequence is computed once.
+
+        The pooled hidden states of every sequence are kept by its tokens, for training and validation alike, until
+        :meth:`forget`. Where a head reads more than them (its own attention, positions, every base) nothing is kept.
+        """
+        assert self.base is not None
+        self.base.requires_grad_(False)
+        head = self.head
+        if head.level == "sequence" and "attention" not in head.pools and not head.length:
+            self._cache = {}
+
+    def forget(self) -> None:
+        """Give the kept hidden states' memory back."""
+        self._cache = None
+
+    def _from_cache(self, input_ids: Tensor, bases: Tensor, mask: Tensor | None) -> Tensor:
+        """:meth:`read`, with the backbone's pooled states looked up, row by row; what is not known is computed."""
+        assert self._cache is not None
+        assert self.base is not None
+        rows = input_ids.cpu().numpy()
+        lengths = [rows.shape[1]] * len(rows) if mask is None else mask.sum(1).tolist()
+        keys = [row[:length].tobytes() for row, length in zip(rows, lengths, strict=True)]
+        missing = [i for i, key in enumerate(keys) if key not in self._cache]
+        if missing:
+            self.base.eval()
+            with torch.no_grad():
+                some = None if mask is None else mask[missing]
+                pooled = self.poolings[0](self.backbone_states(input_ids[missing], some), some)
+            self._cache.update(zip((keys[i] for i in missing), pooled.unbind(), strict=True))
+        features = [torch.stack([self._cache[key] for key in keys])]
+        if self.motif is not None:
+            hidden, counted = self.motif.read(bases, mask)
+            features.append(self.poolings[1](hidden.mT, counted))
         logits = self.layers(torch.cat(features, dim=1))
         return logits if self.wide is None else logits + self.wide(input_ids, bases)
 

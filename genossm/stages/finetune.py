@@ -98,6 +98,8 @@ def finetune(
         GenoSSMError: a fault of the checkpoint or of a table; a signal (exit code 143 or 130).
     """
     settings = settings or FinetuneSection()
+    if checkpoint is None and settings.adapt != "full":
+        raise GenoSSMError(f"--adapt {settings.adapt} is about a pretrained backbone: give --checkpoint")
     stopping = StopRequest("finished epochs are kept; the same command goes on from there")
     with contextlib.ExitStack() as held:
         held.enter_context(stopping)

@@ -61,10 +61,10 @@ def design(splits: Splits, settings: FinetuneSection, seed: int, view: View | No
     ema = (0.99 if rows < SMALL else 0.995) if settings.ema is None else settings.ema
     head = _head(splits, settings, view)
     members = settings.members or (2 if rows < SMALL else 1)
+    # what a frozen backbone says is kept by sequence, so sequences stay as they are, but for their strand
+    fixed = settings.adapt == "frozen" or train.kind == "tokens"
     augmentation = Augmentation(
-        flip=view.both_strands,
-        mutation=0.03 if placed else 0.0,
-        shift=0 if placed or train.kind == "tokens" else SHIFT,
+        flip=view.both_strands, mutation=0.03 if placed and not fixed else 0.0, shift=0 if placed or fixed else SHIFT
     )
     return Design(view, scores, head, augmentation, epochs, batch_size, ema, members)
 

@@ -211,6 +211,8 @@ def fit_task(job: Job, what: str, base: Base | None, seed: int, machine: Machine
         adapted = base is not None and pretrained and job.settings.adapt == "lora"
         if adapted:
             add_adapters(network, job.settings.lora_rank)
+        elif base is not None and pretrained and job.settings.adapt == "frozen":
+            network.freeze_base()
         name = f"{what} {member + 1} of {job.design.members}" if job.design.members > 1 else what
         fits.append(
             train_network(
@@ -226,6 +228,7 @@ def fit_task(job: Job, what: str, base: Base | None, seed: int, machine: Machine
         )
         if adapted:
             merge_adapters(network)
+        network.forget()
         networks.append(network.eval())
     config = TaskConfig(
         backbone=None if base is None else base.dump,

@@ -139,6 +139,30 @@ def test_adapters_reach_the_projections_of_the_mixers_and_merge_to_the_same(mixe
     torch.testing.assert_close(network(ids), adapted, rtol=1e-5, atol=1e-6)
 
 
+def test_a_frozen_backbone_reads_a_sequence_once_and_says_the_same() -> None:
+    torch.manual_seed(0)
+    head = HeadConfig(motif=SMALL)
+    network = TaskNetwork(ModelConfig(d_model=8, n_layer=1, d_state=4), head, 2).eval()
+    ids = torch.from_numpy(tokens(4, 30).astype(np.int64))
+    mask = torch.arange(30)[None] < torch.tensor([[30], [30], [20], [11]])
+    ids = ids.masked_fill(~mask, vocab.PAD)
+    wanted = network(ids, mask)
+    read: list[int] = []
+    network.freeze_base()
+    states = network.backbone_states
+    network.backbone_states = lambda i, m: read.append(len(i)) or states(i, m)  # type: ignore[method-assign]
+    torch.testing.assert_close(network(ids[:2]), wanted[:2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(network(ids, mask), wanted, rtol=1e-4, atol=1e-5)
+    network(ids, mask).sum().backward()
+    assert read == [2, 2]
+    assert network.base is not None
+    assert all(p.grad is None for p in network.base.parameters())
+    assert network.layers[1].weight.grad is not None
+    network.forget()
+    network(ids, mask)
+    assert read == [2, 2, 4]
+
+
 def test_the_benchmarks_network_has_its_published_shape() -> None:
     network = BenchmarkCNN(200, 2)
     assert [m.out_channels for m in network.modules() if isinstance(m, torch.nn.Conv1d)] == [16, 8, 4]
