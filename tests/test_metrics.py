@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, matthews_corrcoef, roc_auc_score
 
 from genossm import metrics
@@ -150,3 +151,45 @@ def test_roc_points_enclose_the_auroc() -> None:
 def test_what_does_not_belong_together_is_refused(labels: list[int], probabilities: list[list[float]]) -> None:
     with pytest.raises(ValueError, match=r"belong together|labels must be|finite"):
         metrics.point_metrics(np.array(labels), np.array(probabilities))
+
+
+def test_numbers_are_judged_by_correlation_and_error() -> None:
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(50, 2))
+    outputs = targets + [[0.0, 1.0]] + 0.1 * rng.normal(size=(50, 2))
+    report = metrics.summarize_numbers(targets, outputs, ["a", "b"], resamples=50)
+    assert report["pearson"] == pytest.approx(
+        np.mean([stats.pearsonr(*p)[0] for p in zip(targets.T, outputs.T, strict=True)])
+    )
+    assert report["spearman"] == pytest.approx(
+        np.mean([stats.spearmanr(*p)[0] for p in zip(targets.T, outputs.T, strict=True)])
+    )
+    assert report["pearson_ci"][0] < report["pearson"] < report["pearson_ci"][1]
+    assert report["each"]["b"]["rmse"] == pytest.approx(np.sqrt(np.mean((targets[:, 1] - outputs[:, 1]) ** 2)))
+    assert metrics.number_metrics(np.ones((4, 1)), np.ones((4, 1))) == {
+        "pearson": None, "spearman": None, "r2": None, "rmse": 0.0,
+    }  # fmt: skip
+
+
+def test_several_labels_are_judged_one_by_one() -> None:
+    rng = np.random.default_rng(1)
+    targets = rng.integers(0, 2, (60, 2))
+    probabilities = np.clip(targets * 0.4 + 0.6 * rng.random((60, 2)), 0, 1)
+    report = metrics.summarize_labels(targets, probabilities, ["a", "b"], resamples=50)
+    for j, name in enumerate("ab"):
+        pair = np.stack([1 - probabilities[:, j], probabilities[:, j]], axis=1)
+        assert report["each"][name] == metrics.point_metrics(targets[:, j], pair)
+    assert report["auroc"] == pytest.approx(np.mean([report["each"][name]["auroc"] for name in "ab"]))
+    assert report["auroc_ci"][0] <= report["auroc"] <= report["auroc_ci"][1]
+
+
+def test_calibration_and_precision_by_hand() -> None:
+    labels = np.array([0, 0, 1, 1])
+    probabilities = np.array([[0.95, 0.05], [0.35, 0.65], [0.35, 0.65], [0.05, 0.95]])
+    bins, error = metrics.calibration(labels, probabilities)
+    assert [(round(c, 3), r, n) for c, r, n in bins] == [(0.65, 0.5, 2), (0.95, 1.0, 2)]
+    assert error == pytest.approx((0.15 * 2 + 0.05 * 2) / 4)
+    recall, precision = metrics.pr_points(labels == 1, probabilities[:, 1])
+    assert (recall[0], recall[-1], precision[-1]) == (1, 0, 1)
+    with pytest.raises(ValueError, match="needs positive rows"):
+        metrics.pr_points(labels > 1, probabilities[:, 1])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from genossm import vocab
 from genossm.data import batching
+from genossm.data.batching import cut_ends, fold_rows, mutated
 
 
 @settings(deadline=None, max_examples=50)
@@ -91,3 +92,29 @@ def test_half_the_rows_are_flipped_and_others_next_time() -> None:
     assert abs(first.mean() - 0.5) < 0.03
     assert abs((first == second).mean() - 0.5) < 0.03
     assert (first == batching.flipped_rows(4000, seed=1, epoch=0)).all()
+
+
+def test_mutations_are_as_many_as_asked_and_follow_from_the_key() -> None:
+    sequences = [np.full(4000, 7, dtype=np.uint8), np.full(10, 9, dtype=np.uint8)]
+    changed = mutated(sequences, 0.4, (1, 2))
+    assert [len(s) for s in changed] == [4000, 10]
+    assert (changed[0] != 7).mean() == pytest.approx(0.3, abs=0.03)  # a quarter of the new bases is the old one
+    assert set(changed[0].tolist()) == {7, 8, 9, 10}
+    assert all(np.array_equal(a, b) for a, b in zip(changed, mutated(sequences, 0.4, (1, 2)), strict=True))
+    assert not np.array_equal(changed[0], mutated(sequences, 0.4, (1, 3))[0])
+    assert (sequences[0] == 7).all()
+
+
+def test_cut_ends_are_within_bounds() -> None:
+    cuts = [cut_ends(5, (0, i)) for i in range(200)]
+    assert {left for left, _ in cuts} == {right for _, right in cuts} == set(range(6))
+    assert cut_ends(0, (1,)) == (0, 0)
+
+
+def test_folds_hold_every_row_once_and_the_classes_evenly() -> None:
+    labels = np.array([0] * 23 + [1] * 7)
+    folds = fold_rows(labels, 3, seed=4)
+    assert sorted(np.concatenate(folds).tolist()) == list(range(30))
+    assert all(2 <= (labels[rows] == 1).sum() <= 3 for rows in folds)
+    assert [len(rows) for rows in folds] == [10, 10, 10]
+    assert not np.array_equal(folds[0], fold_rows(labels, 3, seed=5)[0])

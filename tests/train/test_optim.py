@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 from genossm.train.optim import (
     build_optimizer,
     learning_rate,
+    one_cycle,
     optimizer_tensors,
     restore_optimizer,
     set_learning_rate,
@@ -95,3 +98,12 @@ def test_the_state_of_another_model_is_refused() -> None:
         restore_optimizer(model, optimizer, {**tensors, "7.weight/step": torch.tensor(1.0)})
     with pytest.raises(ValueError, match="another shape"):
         restore_optimizer(model, optimizer, {**tensors, "0.bias/exp_avg": torch.zeros(9)})
+
+
+def test_one_cycle_rises_to_the_peak_and_falls_to_nothing() -> None:
+    rates = [one_cycle(step, peak=2.0, warmup_steps=25, steps=100) for step in range(100)]
+    assert rates[0] == pytest.approx(0.08)
+    assert max(rates) == rates[25] == 2.0
+    assert all(a < b for a, b in pairwise(rates[:26]))
+    assert all(a > b for a, b in pairwise(rates[25:]))
+    assert rates[-1] == pytest.approx(0.0, abs=1e-9)
