@@ -67,6 +67,26 @@ def _lti() -> dict[str, Case]:
     return cases
 
 
+def _ssd() -> dict[str, Case]:
+    from genossm.kernels.ssd import triton_op as op
+
+    heads, headdim = 8, DIM // 8
+    x, dy = _tensor(1, SEQLEN, heads, headdim), _tensor(1, SEQLEN, heads, headdim)
+    delta, log_decay = (_tensor(1, SEQLEN, heads, dtype=torch.float32) for _ in range(2))
+    D, packed = _tensor(heads, headdim, dtype=torch.float32), _tensor(1, SEQLEN, dtype=torch.uint8)
+    cases = {}
+    for name, dstate, reset in (("plain", DSTATE, None), ("64 packed", op.LARGEST_STATE, packed)):
+        B, C = _tensor(1, SEQLEN, 1, dstate), _tensor(1, SEQLEN, 1, dstate)
+        state = _tensor(1, heads, dstate, headdim, dtype=torch.float32)
+        states = _tensor(1, SEQLEN // op.BLOCKS["sm_90"].chunk, heads, dstate, headdim, dtype=torch.float32)
+        forward = partial(op.forward, x, delta, log_decay, B, C, D, state, reset, False)
+        backward = partial(op.backward, dy, state, x, delta, log_decay, B, C, D, reset, states, True)
+        read = _size(x, delta, B, C)
+        cases[f"forward {name}"] = Case(forward, SEQLEN, read + _size(dy, reset))
+        cases[f"backward {name}"] = Case(backward, SEQLEN, 2 * read + _size(dy, reset))
+    return cases
+
+
 def _causal_conv1d() -> dict[str, Case]:
     from genossm.kernels.causal_conv1d import triton_op as op
 
@@ -118,6 +138,7 @@ def _embedding() -> dict[str, Case]:
 CASES: dict[str, dict[str, Case]] = {
     "selective_scan": _selective_scan(),
     "lti": _lti(),
+    "ssd": _ssd(),
     "causal_conv1d": _causal_conv1d(),
     "rms_norm": _rms_norm(),
     "cross_entropy": _cross_entropy(),

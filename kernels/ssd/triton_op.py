@@ -27,18 +27,20 @@ class Blocks:
     Attributes:
         chunk: tokens of a chunk, a power of two, at least 16.
         warps, back_warps: of a program in the forward kernels, and in the backward kernel.
+        back_states: states that the backward kernel is made for, LARGEST_STATE or more; with fewer registers spill.
     """
 
     chunk: int
     warps: int
     back_warps: int
+    back_states: int = 64
 
 
 BLOCKS = {
-    "sm_80": Blocks(chunk=64, warps=4, back_warps=8),
-    "sm_90": Blocks(chunk=64, warps=4, back_warps=8),
-    "sm_100": Blocks(chunk=64, warps=4, back_warps=8),
-    "gfx942": Blocks(chunk=64, warps=4, back_warps=8),
+    "sm_80": Blocks(chunk=32, warps=4, back_warps=8),
+    "sm_90": Blocks(chunk=32, warps=4, back_warps=8),
+    "sm_100": Blocks(chunk=32, warps=4, back_warps=8),
+    "gfx942": Blocks(chunk=32, warps=4, back_warps=4),
     targets.INTERPRETER: Blocks(chunk=16, warps=1, back_warps=1),
 }
 
@@ -155,7 +157,8 @@ def backward(
         x, call.delta, call.cum, call.entry, call.leaving, call.keep, call.cuts, B, C, D, dy, states, adjoint,
         dx, ddelta, crossing, outflow, inflow, kept, dB, dC, dD, *call.sizes, call.first,
         *x.stride()[:3], *B.stride()[:3], *C.stride()[:3], *dy.stride()[:3],
-        SKIP=D is not None, CUT=reset is not None, **{**call.shape, "num_warps": call.blocks.back_warps},
+        SKIP=D is not None, CUT=reset is not None,
+        **{**call.shape, "N": call.blocks.back_states, "num_warps": call.blocks.back_warps},
     )  # fmt: skip
     before = F.pad(inflow.cumsum(2)[:, :, :-1], (0, 0, 1, 0))
     dlog = crossing + outflow.flip(2).cumsum(2).flip(2) + before + kept[:, :, None]
