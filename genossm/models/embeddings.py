@@ -68,6 +68,8 @@ def embed_by(
     pool: bool = False,
 ) -> Tensor:
     """:func:`embed` for any function that gives hidden states, in ids whose complement is the table ``complement``."""
+    if strands not in ("both", "given"):
+        raise ValueError(f"strands is {strands!r}; it is 'both' or 'given'")
     hidden = run(input_ids, mask)
     if strands == "both" and equivariant:
         hidden = average_strands(hidden)

@@ -96,14 +96,19 @@ class Pretrained(nn.Module):
         strands: Literal["both", "given"] = "both",
         pool: bool = False,
     ) -> Tensor:
-        """Embeddings, see :mod:`genossm.models.embeddings`; input_ids in the checkpoint's ids."""
+        """Embeddings, see :mod:`genossm.models.embeddings`; input_ids in the checkpoint's ids.
+
+        With ``strands="given"`` they are :attr:`PretrainedOutput.last_hidden_state`, in the official order of channels.
+        """
         complement = self.model.complement.to(input_ids.device)
         equivariant = bool(self.model.config.rc_equivariant)
         mask = None if mask is None else mask.bool()
-        return embed_by(
-            lambda ids, m: self._run(ids, m).hidden_states, complement, equivariant, input_ids, mask,
-            strands=strands, pool=pool,
-        )  # fmt: skip
+
+        def run(ids: Tensor, mask: Tensor | None) -> Tensor:
+            hidden = self._run(ids, mask).hidden_states
+            return hidden if strands == "both" else self._official(hidden)  # the mean pairs the channels of the house
+
+        return embed_by(run, complement, equivariant, input_ids, mask, strands=strands, pool=pool)
 
     def _official(self, hidden: Tensor) -> Tensor:
         """The order of channels of the official code."""

@@ -33,6 +33,9 @@ def export_checkpoint(checkpoint: Path, output: Path) -> dict[str, Any]:
     shape, labels, weights = load_model_parts(checkpoint)
     if output.resolve() == checkpoint.resolve() or (output / MANIFEST).exists():
         raise GenoSSMError("holds a GenoSSM checkpoint: choose another --output", path=output)
+    for name in (CONFIG, WEIGHTS):
+        if (output / name).exists():
+            raise GenoSSMError(f"holds a {name} already: choose another --output, or remove it first", path=output)
     try:
         config, tensors = export(shape, labels, weights)
     except GenoSSMError as error:

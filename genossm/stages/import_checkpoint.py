@@ -22,7 +22,7 @@ from genossm.models import LanguageModel, SequenceClassifier, build_model
 from genossm.models.formats.registry import Converted, convert
 from genossm.models.formats.vocabularies import HOUSE, PLANT
 from genossm.stages.model_check import Check, card, check_model, embedded_genome, licence_of
-from genossm.train.checkpoint import CONFIG, MANIFEST, checkpoint_config, export_model
+from genossm.train.checkpoint import CONFIG, MANIFEST, WEIGHTS, checkpoint_config, export_model, load_config
 from genossm.train.published_files import PublishedFiles, read_json, read_published
 
 VOCABULARIES = {"caduceus": HOUSE, "plantcaduceus": PLANT}
@@ -107,8 +107,13 @@ def _check_output(output: Path, files: PublishedFiles) -> None:
     """Refuse to write over what was not written by this command."""
     if output.resolve() == files.weights.parent.resolve():
         raise GenoSSMError("is the folder of the published model: choose another --output", path=output)
-    if (output / CONFIG).exists() and not (output / MANIFEST).exists():
-        raise GenoSSMError(f"holds a {CONFIG} of something else: choose another --output", path=output)
+    if output.exists() and not output.is_dir():
+        raise GenoSSMError("is a file; --output is a folder", path=output)
+    for name in (CONFIG, WEIGHTS):
+        if (output / name).exists() and not (output / MANIFEST).exists():
+            raise GenoSSMError(f"holds a {name} of something else: choose another --output", path=output)
+    if (output / MANIFEST).exists() and load_config(output).get("training", {}).get("stage") != "import":
+        raise GenoSSMError("holds a model that was trained here: choose another --output", path=output)
 
 
 def _check_sums(files: PublishedFiles, hub: HubModel) -> None:

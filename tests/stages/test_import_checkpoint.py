@@ -22,7 +22,7 @@ from genossm.errors import GenoSSMError
 from genossm.files import sha256_of
 from genossm.models import LanguageModel, SequenceClassifier
 from genossm.models.embeddings import average_strands, embed, mean_pool
-from genossm.models.likelihood import log_likelihood
+from genossm.models.likelihood import Reading, log_likelihood
 from genossm.stages.export import export_checkpoint
 from genossm.stages.finetune import finetune
 from genossm.stages.import_checkpoint import import_checkpoint
@@ -96,7 +96,7 @@ def test_the_first_base_of_a_causal_model_without_bos(imported: dict[str, Path])
     model, _ = load_model(imported["hyenadna"])
     assert isinstance(model, LanguageModel)
     tokens = vocab.encode("ACGTTNGA")
-    value = log_likelihood(model, tokens, passes=1, window=100, both_strands=False)
+    value = log_likelihood(model, tokens, Reading(passes=1, window=100, both_strands=False))
     with torch.no_grad():
         logits = model(torch.from_numpy(tokens.astype(np.int64))[None]).logits[0, :-1, 7:11]
     terms = [torch.log_softmax(row, -1)[t - 7] for row, t in zip(logits, tokens[1:], strict=True) if t != vocab.N]
@@ -127,6 +127,9 @@ def test_embeddings(imported: dict[str, Path], name: str) -> None:
         assert torch.equal((first + second.flip(-1)) / 2, both)
     with torch.no_grad():
         assert torch.equal(embed(model, house, strands="given"), hidden)
+        assert torch.equal(api.embed(own, strands="given"), official)
+        with pytest.raises(ValueError, match="strands is 'one'; it is 'both' or 'given'"):
+            api.embed(own, strands="one")
 
 
 def test_classifiers_keep_their_labels_and_take_padding(tmp_path: Path) -> None:
@@ -176,6 +179,16 @@ def test_equal_imports_are_equal_and_nothing_is_overwritten(tmp_path: Path) -> N
     other = write_published(tmp_path / "other", "mamba")
     with pytest.raises(GenoSSMError, match=r"holds a config\.json of something else"):
         import_checkpoint(str(hub), other)
+    (other / "config.json").unlink()
+    with pytest.raises(GenoSSMError, match=r"holds a model\.safetensors of something else"):
+        import_checkpoint(str(hub), other)
+    config, weights = load_weights(tmp_path / "1")
+    export_model(tmp_path / "trained", {**config, "training": {"stage": "pretrain"}}, weights)
+    with pytest.raises(GenoSSMError, match="holds a model that was trained here"):
+        import_checkpoint(str(hub), tmp_path / "trained")
+    (tmp_path / "file").touch()
+    with pytest.raises(GenoSSMError, match="is a file; --output is a folder"):
+        import_checkpoint(str(hub), tmp_path / "file")
     assert {path.name: path.read_bytes() for path in hub.iterdir()} == before
 
 
@@ -198,6 +211,8 @@ def changed(folder: Path, **changes: Any) -> None:
         ("mamba", {"hidden_size": "wide"}, "hidden_size is 'wide', not of type int"),
         ("mamba", {"hidden_act": "relu"}, "hidden_act is 'relu'; this GenoSSM can run 'silu'"),
         ("mamba", {"state_size": -1}, "d_state: Input should be greater than 0"),
+        ("mamba", {"num_hidden_layers": 100_000_000}, "n_layer: Input should be less than or equal to 10000"),
+        ("caduceus-ps", {"d_model": 10**9}, "d_model: Input should be less than or equal to 1000000"),
         ("mamba", {"conv_kernel": 99}, "these settings do not fit together: .*d_conv"),
         ("caduceus-ps", {"ssm_cfg": {"layer": "Mamba3"}}, r"ssm_cfg\.layer is 'Mamba3'; this GenoSSM can run 'Mamba1'"),
         ("caduceus-ps", {"ssm_cfg": {"gate": 1}}, r"ssm_cfg\.gate is not known to this GenoSSM; .* a newer one"),
@@ -235,6 +250,15 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     ):
         save_file(content, path)
         with pytest.raises(GenoSSMError, match=text):
+            import_checkpoint(str(hub), tmp_path / "out")
+    for content, text in (
+        (tensors[a].to(torch.int8), "is of type int8; weights are floats of 16, 32 or 64 bits"),
+        (tensors[a].to(torch.float8_e5m2), "is of type float8_e5m2"),
+        (tensors[a].double() * 1e300, "holds a number beyond float32"),
+        (tensors[a] * math.nan, "holds values that are no numbers"),
+    ):
+        save_file({**tensors, a: content}, path)
+        with pytest.raises(GenoSSMError, match=f"{a} {text}"):
             import_checkpoint(str(hub), tmp_path / "out")
     for dropped in ((a,), (b,), ("lm_head.lm_head.weight",)):  # one copy of a shared tensor is enough
         save_file({n: t for n, t in tensors.items() if n not in dropped}, path)
@@ -283,6 +307,9 @@ def test_vocabularies(tmp_path: Path) -> None:
     narrow = write_published(tmp_path / "narrow", "mamba", vocab_size=12)  # no padding rows
     import_checkpoint(str(narrow), tmp_path / "5", vocabulary="caduceus")
     assert load_model(tmp_path / "5")[0](torch.tensor([[7, 8, 9, 10, 11]])).logits.shape == (1, 5, 16)
+    table.write_text(json.dumps({"A": 8, "C": 8, "G": 9, "T": 10}))
+    with pytest.raises(GenoSSMError, match="gives one id to two of A, C, G and T"):
+        import_checkpoint(str(hub), tmp_path / "4", vocabulary=str(table))
     table.write_text(json.dumps({"A": 1, "C": 2, "G": 3, "T": 99}))
     with pytest.raises(GenoSSMError, match="ids beyond the 16 of the model"):
         import_checkpoint(str(hub), tmp_path / "4", vocabulary=str(table))
@@ -331,16 +358,18 @@ def test_finetune_and_pretrain_go_on_from_an_import(imported: dict[str, Path], n
     _, before = load_weights(imported[name])
     for folder in ("task", "further"):
         config, after = load_weights(tmp_path / folder)
-        assert config["model"] == load_weights(imported[name])[0]["model"]
+        shape = config["model"]["backbone"] if folder == "task" else config["model"]
+        assert shape == load_weights(imported[name])[0]["model"]
         assert config["training"]["checkpoint_sha256"] == sha256_of(imported[name] / "model.safetensors")
-        shared_names = before.keys() & after.keys()
-        assert any(not torch.equal(before[n], after[n]) for n in shared_names)
-        exported = export_checkpoint(tmp_path / folder, tmp_path / f"{folder}-hub")
-        assert ("id2label" in exported) == (folder == "task")
+        pairs = [(before[b], after[a]) for b in before for a in after if a.endswith(b)]
+        assert any(not torch.equal(*pair) for pair in pairs)
+    assert "id2label" not in export_checkpoint(tmp_path / "further", tmp_path / "hub")
+    with pytest.raises(GenoSSMError, match="a model of a labelled task has no form in the published code"):
+        export_checkpoint(tmp_path / "task", tmp_path / "task-hub")
     if name == "caduceus-ps":  # its tie holds through training
         _, after = load_weights(tmp_path / "further")
         assert torch.equal(after["lm_head.weight"], after["backbone.backbone.embedding.weight"])
-    with pytest.raises(GenoSSMError, match="a classifier; pretraining goes on from a language model"):
+    with pytest.raises(GenoSSMError, match="pretraining goes on from a language model"):
         pretrain(tmp_path / "tokens.h5", tmp_path / "x", tmp_path / "task", section())
     if name == "hyenadna":
         with pytest.raises(GenoSSMError, match="--seqlen: this model reads at most 300 bp, not 512"):

@@ -28,6 +28,7 @@ _FORMATS: dict[str, Format] = {
     "mamba2": MambaFamily(),
 }
 CLASSIFIER_HEAD = "score.weight"
+WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,9 @@ def convert(
     except ValueError as error:
         raise GenoSSMError(f"these settings do not fit together: {error}", path=config_path) from None
     shapes = {name: tensor.shape for name, tensor in expected.items()}
-    weights = to_ours(form.names(shape, labels), form.drop_buffers(tensors), shapes, weights_path)
+    parameters = form.drop_buffers(tensors)
+    _check_numbers(parameters, weights_path)
+    weights = to_ours(form.names(shape, labels), parameters, shapes, weights_path)
     return Converted(shape, labels, weights, notes)
 
 
@@ -128,8 +131,24 @@ def _check(shape: PublishedShape, path: Path) -> None:
         len(complement) != shape.vocab_size or not all(0 <= i < shape.vocab_size for i in complement)
     ):
         raise GenoSSMError(f"complement_map must give one of {shape.vocab_size} ids for each of them", path=path)
+    bases = [i for token, i in (shape.vocabulary or {}).items() if token in ("A", "C", "G", "T")]
+    if len(set(bases)) < len(bases):
+        raise GenoSSMError("the vocabulary gives one id to two of A, C, G and T", path=path)
     if shape.vocabulary and not all(0 <= i < shape.vocab_size for i in shape.vocabulary.values()):
         raise GenoSSMError(f"the vocabulary has ids beyond the {shape.vocab_size} of the model", path=path)
+
+
+def _check_numbers(parameters: Mapping[str, Tensor], path: Path) -> None:
+    """Weights are real numbers that float32 can hold; anything else is not what it seems, or damaged."""
+    for name, tensor in parameters.items():
+        if tensor.dtype not in WEIGHT_DTYPES:
+            raise GenoSSMError(
+                f"{name} is of type {str(tensor.dtype).removeprefix('torch.')}; weights are floats "
+                "of 16, 32 or 64 bits",
+                path=path,
+            )
+        if not tensor.float().isfinite().all():
+            raise GenoSSMError(f"{name} holds a number beyond float32: the file is damaged", path=path)
 
 
 def _labels(config: Mapping[str, Any], head: Tensor, path: Path) -> list[str]:

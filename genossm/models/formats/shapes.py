@@ -6,10 +6,16 @@ A shape stands as ``model`` in the ``config.json`` of a GenoSSM checkpoint, told
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from genossm.config import ModelConfig
 from genossm.config.section import Positive, PositiveFloat, Section
+
+Width = Annotated[int, Field(gt=0, le=1_000_000)]
+"""Of a layer or a table. No model is wider; a damaged file may say so, and would fill the memory before it is seen."""
+Depth = Annotated[int, Field(gt=0, le=10_000)]
 
 
 class PublishedShape(Section):
@@ -20,9 +26,9 @@ class PublishedShape(Section):
 
     architecture: str
     objective: Literal["masked", "causal"]
-    d_model: Positive
-    n_layer: Positive
-    vocab_size: Positive
+    d_model: Width
+    n_layer: Depth
+    vocab_size: Width
     norm_eps: PositiveFloat = 1e-5
     tie_embeddings: bool = True
     residual_in_fp32: bool = False
@@ -45,10 +51,10 @@ class MambaShape(PublishedShape):
     tied_directions: bool = True
     fused_add_norm: bool = False
     complement: list[int] | None = None
-    d_state: Positive = 16
-    d_conv: Positive = 4
-    expand: Positive = 2
-    dt_rank: Positive
+    d_state: Width = 16
+    d_conv: Width = 4
+    expand: Width = 2
+    dt_rank: Width
     conv_bias: bool = True
     proj_bias: bool = False
 
@@ -72,11 +78,11 @@ class Mamba2Shape(PublishedShape):
 
     architecture: Literal["mamba2"]
     rms_norm: bool = True
-    expand: Positive = 2
-    head_dim: Positive = 64
-    n_groups: Positive = 1
-    d_state: Positive = 128
-    d_conv: Positive = 4
+    expand: Width = 2
+    head_dim: Width = 64
+    n_groups: Width = 1
+    d_state: Width = 128
+    d_conv: Width = 4
     conv_bias: bool = True
     proj_bias: bool = False
     dt_limit: tuple[float, float] | None = None
@@ -101,11 +107,11 @@ class HyenaDNAShape(PublishedShape):
 
     architecture: Literal["hyenadna"]
     max_seqlen: Positive
-    d_inner: Positive
-    emb_dim: Positive
-    filter_order: Positive
-    inner_mlps: Positive = 2
-    short_filter: Positive = 3
+    d_inner: Width
+    emb_dim: Width
+    filter_order: Width
+    inner_mlps: Depth = 2
+    short_filter: Width = 3
     proj_bias: bool = True
 
     def mixer_config(self) -> ModelConfig:
