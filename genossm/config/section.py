@@ -11,6 +11,9 @@ Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Width = Annotated[int, Field(gt=0, le=1_000_000)]
+"""Of a layer or a table. No model is wider; a damaged file may say so, and would fill the memory before it is seen."""
+Depth = Annotated[int, Field(gt=0, le=10_000)]
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 """Names that become parts of paths: no dot, for a dot would blur where a name ends and a suffix begins."""

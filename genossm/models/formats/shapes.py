@@ -6,16 +6,10 @@ A shape stands as ``model`` in the ``config.json`` of a GenoSSM checkpoint, told
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from genossm.config import ModelConfig
-from genossm.config.section import Positive, PositiveFloat, Section
-
-Width = Annotated[int, Field(gt=0, le=1_000_000)]
-"""Of a layer or a table. No model is wider; a damaged file may say so, and would fill the memory before it is seen."""
-Depth = Annotated[int, Field(gt=0, le=10_000)]
+from genossm.config.section import Depth, Positive, PositiveFloat, Section, Width
 
 
 class PublishedShape(Section):
