@@ -12,6 +12,7 @@ from torch import Tensor
 
 from genossm.kernels import delta_rule as rwkv7
 from genossm.kernels import wkv as rwkv4
+from tests.conftest import Equality
 
 from .conftest import LAYOUTS, Layout, outputs_and_gradients, relative_errors
 
@@ -73,7 +74,7 @@ def test_the_torch_backend_equals_the_definition(
 
 @pytest.mark.parametrize("backend", rwkv4.BACKENDS)
 @pytest.mark.parametrize("case", ["wkv", "wkv_carry_bigkeys"])
-def test_golden_official_wkv(shared: Path, backend: str, case: str) -> None:
+def test_golden_official_wkv(shared: Path, equality: Equality, backend: str, case: str) -> None:
     """Keys near 150 and a state from the start: exp would overflow."""
     data = np.load(shared / "golden" / "o08_rwkv4_wkv" / f"{case}.npz")
     names = [n for n in ("time_decay", "time_first", "key", "value", "num0", "den0", "max0") if n in data]
@@ -82,11 +83,12 @@ def test_golden_official_wkv(shared: Path, backend: str, case: str) -> None:
     got = dict(zip(("out", "num_state", "den_state", "max_state"), (y, *last), strict=True))
     loss = sum((value * torch.from_numpy(data[f"G_{name}"])).sum() for name, value in got.items())
     got |= {f"grad_{n}": g for n, g in zip(names, torch.autograd.grad(loss, leaves), strict=True)}
-    assert max(relative_errors({n: torch.from_numpy(data[n]) for n in got}, got).values()) < 1e-12
+    errors = relative_errors({n: torch.from_numpy(data[n]) for n in got}, got)
+    equality("RWKV-4", "transformers", max(errors.values()), 1e-12)
 
 
 @pytest.mark.parametrize("backend", rwkv7.BACKENDS)
-def test_golden_official_recurrence(shared: Path, backend: str) -> None:
+def test_golden_official_recurrence(shared: Path, equality: Equality, backend: str) -> None:
     data = np.load(shared / "golden" / "o09_rwkv7" / "recurrence.npz")
     names = ("r_", "w", "k", "v", "kappa", "a", "S0")
     leaves = [torch.from_numpy(data[n]).requires_grad_() for n in names]
@@ -95,7 +97,8 @@ def test_golden_official_recurrence(shared: Path, backend: str) -> None:
     got = {"y": y.transpose(1, 2), "S": S}
     loss = sum((value * torch.from_numpy(data[f"G_{name}"])).sum() for name, value in got.items())
     got |= {f"grad_{n}": g for n, g in zip(names, torch.autograd.grad(loss, leaves), strict=True)}
-    assert max(relative_errors({n: torch.from_numpy(data[n]) for n in got}, got).values()) < 1e-11
+    errors = relative_errors({n: torch.from_numpy(data[n]) for n in got}, got)
+    equality("RWKV-7", "flash-linear-attention", max(errors.values()), 1e-11)
 
 
 def test_wrong_shapes_are_named() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genossm.kernels.selective_scan import selective_scan, selective_scan_blocked, selective_scan_cpu
 from genossm.kernels.selective_scan.reference import selective_scan_ref
+from tests.conftest import Equality
 
 from .conftest import LAYOUTS, Layout, outputs_and_gradients, relative_errors
 
@@ -129,7 +130,7 @@ def test_wrong_shapes_and_backends_are_named(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("case", ["plain", "softplus_D_noz", "full"])
-def test_golden_official_implementation(shared: Path, case: str) -> None:
+def test_golden_official_implementation(shared: Path, equality: Equality, case: str) -> None:
     """Outputs, last states and every gradient of the official selective_scan_ref."""
     data = np.load(shared / "golden" / "o01_selective_scan" / f"{case}.npz")
     names = {"u": "u", "dt": "delta", "A": "A", "B": "B", "C": "C", "D": "D", "z": "z", "dt_bias": "delta_bias"}
@@ -150,4 +151,5 @@ def test_golden_official_implementation(shared: Path, case: str) -> None:
         y, last = run(**leaves, dt_softplus=bool(data["delta_softplus"]))
         gradients = torch.autograd.grad((y * weights[0]).sum() + (last * weights[1]).sum(), list(leaves.values()))
         got = {"y": y, "last": last, **dict(zip(leaves, gradients, strict=True))}
-        assert max(relative_errors(truth, got).values()) < bound
+        error = max(relative_errors(truth, got).values())
+        equality("Mamba scan", "state-spaces/mamba", error, bound, str(dtype).removeprefix("torch."))

@@ -24,6 +24,7 @@ from genossm.models.ssm.kernel import (
     vandermonde,
     with_conjugates,
 )
+from tests.conftest import Equality
 
 MEASURES = ["legs", "legt", "lagt", "fout"]
 
@@ -43,11 +44,11 @@ def power_series(A_bar: Tensor, B_bar: Tensor, C: Tensor, length: int) -> Tensor
 
 @pytest.mark.parametrize("n", [8, 16])
 @pytest.mark.parametrize(("measure", "official"), [*zip(MEASURES, ["legs", "legt", "lagt", "fourier"], strict=True)])
-def test_golden_official_transition(shared: Path, measure, official: str, n: int) -> None:
+def test_golden_official_transition(shared: Path, equality: Equality, measure, official: str, n: int) -> None:
     data = np.load(shared / "golden" / "o10_hippo" / "transition.npz")
     A, B = transition(measure, n)
-    assert relative(A, torch.from_numpy(data[f"{official}_{n}_A"])) < 1e-14
-    assert relative(B, torch.from_numpy(data[f"{official}_{n}_B"])) < 1e-14
+    errors = [relative(made, torch.from_numpy(data[f"{official}_{n}_{name}"])) for name, made in (("A", A), ("B", B))]
+    equality("HiPPO matrices", "state-spaces/s4", max(errors), 1e-14)
 
 
 def test_golden_official_nplr(shared: Path) -> None:
@@ -103,7 +104,7 @@ def test_diagonal_discretisation_is_the_dense_one(rule) -> None:
 
 
 @pytest.mark.parametrize("case", ["N16_L64", "N64_L1000"])
-def test_golden_official_s4_kernel(shared: Path, case: str) -> None:
+def test_golden_official_s4_kernel(shared: Path, equality: Equality, case: str) -> None:
     """Kernel, convolution and every gradient; the set is not symmetric, and C comes as C~, conjugated."""
     data = np.load(shared / "golden" / "o04_s4_dplr_kernel" / f"{case}.npz")
     names = ("Lambda", "P", "B", "Ctilde", "step")
@@ -111,13 +112,14 @@ def test_golden_official_s4_kernel(shared: Path, case: str) -> None:
     Lambda, P, B, C, step = leaves.values()
     length = int(data["L"])
     K = generating_kernel(Lambda, P[None], B, C.conj(), step, length, real=False)
-    assert relative(K, torch.from_numpy(data["K"])) < 1e-11
+    errors = [relative(K, torch.from_numpy(data["K"]))]
     u = torch.from_numpy(data["u"])
-    assert relative(long_conv(u[None, :, None], K[None])[0, :, 0], torch.from_numpy(data["y"])) < 1e-11
+    errors.append(relative(long_conv(u[None, :, None], K[None])[0, :, 0], torch.from_numpy(data["y"])))
     grads = torch.autograd.grad((K * torch.from_numpy(data["G_K"])).sum(), list(leaves.values()))
     for name, grad in zip(names, grads, strict=True):
         official = data["grad_step"] if name == "step" else data[f"grad_{name}_re"] + 1j * data[f"grad_{name}_im"]
-        assert relative(grad, torch.from_numpy(np.asarray(official))) < 1e-10, name
+        errors.append(relative(grad, torch.from_numpy(np.asarray(official))))
+    equality("S4 kernel", "annotated S4", max(errors), 1e-10)
     C_time = torch.from_numpy(data["C_time"])
     same = dplr_kernel(Lambda, P[None], B, C_time, step, length, conjugate_pairs=False)
     assert relative(same, torch.from_numpy(data["K"])) < 1e-11
@@ -169,17 +171,18 @@ def test_diagonal_kernel_in_two_levels(dtype: torch.dtype, bound: float) -> None
 
 
 @pytest.mark.parametrize("rule", ["bilinear", "zoh"])
-def test_golden_annotated_diagonal_kernel(shared: Path, rule: str) -> None:
+def test_golden_annotated_diagonal_kernel(shared: Path, equality: Equality, rule: str) -> None:
     """Without the factor 2, and with gradients."""
     data = np.load(shared / "golden" / "o05_s4d_kernel" / f"annotated_{rule}.npz")
     C, A, step = leaves = [torch.from_numpy(data[n]).requires_grad_() for n in ("C", "A", "step")]
     log_A, factor = {"zoh": zoh, "bilinear": bilinear}[rule](A[None], step[None, None])
     K = vandermonde(log_A, C * factor, int(data["L"]))[0] / 2
-    assert relative(K, torch.from_numpy(data["K"])) < 1e-12
+    errors = [relative(K, torch.from_numpy(data["K"]))]
     grads = torch.autograd.grad((K * torch.from_numpy(data["G_K"])).sum(), leaves)
     official = [data[f"grad_{n}_re"] + 1j * data[f"grad_{n}_im"] for n in ("C", "A")] + [data["grad_step"]]
     for grad, wanted in zip(grads, official, strict=True):
-        assert relative(grad, torch.from_numpy(np.asarray(wanted))) < 1e-11
+        errors.append(relative(grad, torch.from_numpy(np.asarray(wanted))))
+    equality("S4D kernel", "annotated S4D", max(errors), 1e-11)
 
 
 @pytest.mark.parametrize("measure", ["legs", "legt"])

@@ -5,6 +5,8 @@ Peers: transformers (Mamba, Mamba-2, RWKV-4), mambapy (Mamba), fla-core (RWKV-7'
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from genossm.kernels.delta_rule import delta_rule
 from genossm.kernels.wkv import wkv
 from genossm.models.mixers.mamba import Mamba
 from genossm.models.mixers.ssd import SSD
+from tests.conftest import Equality
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of the peers; ours are errors in every other test
 
@@ -30,40 +33,46 @@ def copy_official(block: nn.Module, official: nn.Module) -> None:
     assert not own
 
 
-def close_with_gradients(ours: nn.Module, theirs: nn.Module, x: Tensor, bound: float = 1e-5) -> None:
+def largest(got: Iterable[Tensor], wanted: Iterable[Tensor]) -> float:
+    """The largest error of several tensors, each relative to its largest entry."""
+    return max(((g - w).abs().max() / w.abs().max()).item() for g, w in zip(got, wanted, strict=True))
+
+
+def error_with_gradients(ours: nn.Module, theirs: nn.Module, x: Tensor) -> float:
     results = []
     for run in (lambda x: ours(x)[0], theirs):
         leaf = x.clone().requires_grad_()
         y = run(leaf)
         results.append((y, *torch.autograd.grad(torch.sin(y).sum(), leaf)))
-    for got, wanted in zip(*results, strict=True):
-        assert (got - wanted).abs().max() < bound * wanted.abs().max()
+    return largest(*results)
 
 
 def mamba_block() -> Mamba:
     return Mamba(ModelConfig(d_model=12, n_layer=1, d_state=6, bidirectional=False))
 
 
-def test_mamba_is_that_of_transformers() -> None:
+def test_mamba_is_that_of_transformers(equality: Equality) -> None:
     peer = pytest.importorskip("transformers.models.mamba.modeling_mamba")
     torch.manual_seed(0)
     theirs = peer.MambaMixer(peer.MambaConfig(hidden_size=12, state_size=6, num_hidden_layers=1), 0)
     ours = mamba_block()
     copy_official(ours, theirs)
-    close_with_gradients(ours, theirs, torch.randn(2, 70, 12))
+    error = error_with_gradients(ours, theirs, torch.randn(2, 70, 12))
+    equality("Mamba", "transformers (installed)", error, 1e-5, "float32")
 
 
-def test_mamba_is_that_of_mambapy() -> None:
+def test_mamba_is_that_of_mambapy(equality: Equality) -> None:
     peer = pytest.importorskip("mambapy.mamba")
     torch.manual_seed(0)
     theirs = peer.MambaBlock(peer.MambaConfig(d_model=12, n_layers=1, d_state=6, use_cuda=False))
     ours = mamba_block()
     copy_official(ours, theirs)
-    close_with_gradients(ours, theirs, torch.randn(2, 70, 12))
+    error = error_with_gradients(ours, theirs, torch.randn(2, 70, 12))
+    equality("Mamba", "mambapy (installed)", error, 1e-5, "float32")
 
 
 @pytest.mark.parametrize("groups", [1, 2])
-def test_mamba2_is_that_of_transformers(groups: int) -> None:
+def test_mamba2_is_that_of_transformers(equality: Equality, groups: int) -> None:
     peer = pytest.importorskip("transformers.models.mamba2.modeling_mamba2")
     torch.manual_seed(0)
     shape = {"hidden_size": 12, "state_size": 6, "num_heads": 4, "head_dim": 6, "n_groups": groups, "chunk_size": 16}
@@ -74,21 +83,22 @@ def test_mamba2_is_that_of_transformers(groups: int) -> None:
         for parameter in theirs.parameters():
             parameter.uniform_(-0.5, 0.5)
     copy_official(ours, theirs)
-    close_with_gradients(ours, theirs, torch.randn(2, 70, 12))
+    error = error_with_gradients(ours, theirs, torch.randn(2, 70, 12))
+    equality("Mamba-2", "transformers (installed)", error, 1e-5, "float32")
 
 
-def test_wkv_is_that_of_transformers() -> None:
+def test_wkv_is_that_of_transformers(equality: Equality) -> None:
     peer = pytest.importorskip("transformers.models.rwkv.modeling_rwkv")
     torch.manual_seed(0)
     k, v = torch.randn(2, 2, 150, 8)
     decay, u = torch.randn(2, 8)
     wanted, _ = peer.rwkv_linear_attention_cpu(decay, u, k, v)
     got, _ = wkv(k, v, -torch.exp(decay), u)
-    assert (got - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    equality("RWKV-4", "transformers (installed)", largest([got], [wanted]), 1e-5, "float32")
 
 
 @pytest.mark.parametrize("form", ["dplr_recurrence", "dplr_chunkwise"])
-def test_delta_rule_is_that_of_fla(form: str) -> None:
+def test_delta_rule_is_that_of_fla(equality: Equality, form: str) -> None:
     """There the query is scaled by headdim^-1/2, and what is taken out comes as alpha beta^T."""
     peer = pytest.importorskip("fla.ops.generalized_delta_rule.dplr.naive")
     torch.manual_seed(0)
@@ -98,5 +108,5 @@ def test_delta_rule_is_that_of_fla(form: str) -> None:
     ours, S = delta_rule(r, w, k, v, kappa, a)
     parts = [part.transpose(1, 2) for part in (r * 8**0.5, k, v, kappa, -kappa * a, w)]
     theirs, last = getattr(peer, form)(*parts)
-    assert (ours - theirs.transpose(1, 2)).abs().max() < 1e-5 * theirs.abs().max()
-    assert (S - last).abs().max() < 1e-5 * last.abs().max()
+    error = largest((ours, S), (theirs.transpose(1, 2), last))
+    equality("RWKV-7", "fla-core (installed)", error, 1e-5, "float32")
