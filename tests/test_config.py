@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from genossm import config
 from genossm.config import Config, ModelConfig, load_config, load_model_config, merged_config
+from genossm.config.model import MixerName
 from genossm.errors import GenoSSMError
+from genossm.models import build_model
+from genossm.vocab import FIRST_BASE
+from tests.conftest import ROOT
 
 MINIMAL = """\
 fetch:
@@ -145,6 +151,35 @@ def test_presets_grow(repository):
         load_model_config(repository / "config" / "model" / f"{name}.yaml") for name in ("tiny", "small", "base")
     )
     assert tiny.n_layer * tiny.d_model < small.n_layer * small.d_model < base.n_layer * base.d_model
+
+
+@pytest.mark.parametrize("mixer", get_args(MixerName))
+def test_every_mixer_has_presets_both_ways(repository, mixer):
+    """Of about the size of the others, so that config/compare.yaml can put them side by side."""
+    name = {"ssd": "mamba2"}.get(mixer, mixer)
+    for ending, objective in (("", "masked"), ("-causal", "causal")):
+        model = load_model_config(repository / "config" / "model" / f"{name}{ending}.yaml")
+        assert (model.mixer, model.objective, model.bidirectional) == (mixer, objective, not ending)
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "config" / "model").glob("*.yaml")))
+def test_every_preset_learns(repository, name):
+    """The loss falls within five steps on one repeated sequence."""
+    model = load_model_config(repository / "config" / "model" / f"{name}.yaml")
+    if model.d_model > 128:
+        pytest.skip("too large for a quick look")
+    torch.manual_seed(0)
+    network = build_model(model)
+    ids = (torch.arange(65) % 4 + FIRST_BASE)[None]
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(5):
+        logits = network(ids[:, :-1]).logits
+        losses.append(torch.nn.functional.cross_entropy(logits[0], ids[0, 1:]))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] - 0.05
 
 
 def test_the_schema_of_the_workflow_is_current(repository):
