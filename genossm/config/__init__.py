@@ -303,14 +303,14 @@ def read_yaml(path: Path) -> tuple[Any, KeyLines]:
     return content, lines
 
 
-def _fault(error: ValidationError) -> tuple[tuple[str, ...], str]:
+def _fault(error: ValidationError, *, yaml: bool) -> tuple[tuple[str, ...], str]:
     """The first fault of a validation: the key it is about, and the words for it."""
     fault = error.errors()[0]
     keys = tuple(str(key) for key in fault["loc"])
     text = fault["msg"].removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         text = "unknown key"
-    elif fault["type"] == "string_type" and not isinstance(fault["input"], (dict, list, type(None))):
+    elif yaml and fault["type"] == "string_type" and not isinstance(fault["input"], (dict, list, type(None))):
         text = f"{str(fault['input']).lower()} is not text to YAML: put it in quotes"
     elif named := re.match(r"([\w.]+): ", text):
         # A check across keys has no place of its own: its text begins with the key.
@@ -338,7 +338,7 @@ def validate(model: type[SectionT], content: Any, places: Sequence[tuple[Path, K
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        keys, text = _fault(error)
+        keys, text = _fault(error, yaml=any(lines for _, lines in places))
         depth, line, path = max(
             ((*_line_of(keys, lines), path) for path, lines in reversed(places)), key=lambda found: found[0]
         )

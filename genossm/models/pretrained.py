@@ -14,7 +14,7 @@ from genossm.models.embeddings import embed_by
 from genossm.models.formats.layers import Strands
 from genossm.models.formats.published import PublishedClassifier, PublishedLanguageModel
 from genossm.models.formats.shapes import PublishedShape
-from genossm.models.formats.vocabularies import HOUSE, Tokenizer
+from genossm.models.formats.vocabularies import HOUSE, Tokenizer, why_unreadable
 from genossm.models.heads import Model, ModelOutput
 
 
@@ -60,9 +60,9 @@ class Pretrained(nn.Module):
         """
         shape = self.model.config
         vocabulary = shape.vocabulary if isinstance(shape, PublishedShape) else HOUSE
-        if vocabulary is None:
-            raise GenoSSMError("this checkpoint came without a vocabulary: import it again with --vocabulary")
-        return Tokenizer(vocabulary)
+        if reason := why_unreadable(vocabulary):
+            raise GenoSSMError(f"{reason}: import it again with --vocabulary")
+        return Tokenizer(vocabulary or {})
 
     def _run(self, input_ids: Tensor, mask: Tensor | None) -> ModelOutput:
         if isinstance(self.model, PublishedLanguageModel | PublishedClassifier):

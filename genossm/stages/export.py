@@ -16,13 +16,14 @@ import typer
 from genossm.errors import GenoSSMError
 from genossm.files import atomic_path, atomic_write
 from genossm.models.formats.registry import export
+from genossm.models.formats.tokenizers import TOKENIZER_FILES
 from genossm.stages.loading import load_model_parts
 from genossm.train.checkpoint import CONFIG, MANIFEST, WEIGHTS
 from genossm.train.published_files import write_tensors
 
 
 def export_checkpoint(checkpoint: Path, output: Path) -> dict[str, Any]:
-    """Write ``config.json`` and ``model.safetensors`` to ``output``, as the official code names things.
+    """Write ``config.json``, ``model.safetensors`` and the tokenizer to ``output``, as the official code names things.
 
     Returns:
         The official configuration.
@@ -33,17 +34,18 @@ def export_checkpoint(checkpoint: Path, output: Path) -> dict[str, Any]:
     shape, labels, weights = load_model_parts(checkpoint)
     if output.resolve() == checkpoint.resolve() or (output / MANIFEST).exists():
         raise GenoSSMError("holds a GenoSSM checkpoint: choose another --output", path=output)
-    for name in (CONFIG, WEIGHTS):
+    for name in (CONFIG, WEIGHTS, *TOKENIZER_FILES):
         if (output / name).exists():
             raise GenoSSMError(f"holds a {name} already: choose another --output, or remove it first", path=output)
     try:
-        config, tensors = export(shape, labels, weights)
+        official = export(shape, labels, weights)
     except GenoSSMError as error:
         raise GenoSSMError(error.text, path=checkpoint) from None
     with atomic_path(output / WEIGHTS) as temporary:
-        write_tensors(temporary, tensors)
-    atomic_write(output / CONFIG, json.dumps(config, indent=2) + "\n")
-    return config
+        write_tensors(temporary, official.tensors)
+    for name, content in {**official.tokenizer, CONFIG: official.config}.items():
+        atomic_write(output / name, json.dumps(content, indent=2) + "\n")
+    return official.config
 
 
 class ExportFormat(StrEnum):

@@ -1,6 +1,6 @@
 """genossm import: a published checkpoint becomes a GenoSSM checkpoint, for every command.
 
-The weights are taken over bit for bit (those stored with 16 bits are widened to float32), and the configuration with
+The weights are taken over bit for bit (those of 16 bits are computed with in float32), and the configuration with
 every constant of the computation. Nothing in a file is executed. Ties between tensors are restored whichever copy the
 file holds.
 """
@@ -8,7 +8,6 @@ file holds.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,10 +16,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from genossm.data.hub import PREFIX, HubModel, fetch_model
-from genossm.errors import GenoSSMError
+from genossm.errors import GenoSSMError, printable
 from genossm.models import LanguageModel, SequenceClassifier, build_model
 from genossm.models.formats.registry import Converted, convert
-from genossm.models.formats.vocabularies import HOUSE, PLANT
+from genossm.models.formats.tokenizers import read_tokenizer
+from genossm.models.formats.vocabularies import HOUSE, PLANT, Vocabulary, why_unreadable
 from genossm.stages.model_check import Check, card, check_model, embedded_genome, licence_of
 from genossm.train.checkpoint import CONFIG, MANIFEST, WEIGHTS, checkpoint_config, export_model, load_config
 from genossm.train.published_files import PublishedFiles, read_json, read_published
@@ -43,6 +43,14 @@ class Imported:
     notes: list[str]
     card: list[str]
     checks: list[Check]
+
+
+class NotAsItShould(GenoSSMError):
+    """A check failed; ``done`` is what was found until then."""
+
+    def __init__(self, text: str, done: Imported, *, path: Path) -> None:
+        super().__init__(text, path=path)
+        self.done = done
 
 
 def import_checkpoint(
@@ -77,7 +85,7 @@ def import_checkpoint(
     converted = convert(
         files.config,
         files.tensors,
-        config_path=_config_path(files),
+        config_path=files.config_path,
         weights_path=files.weights,
         vocabulary=_vocabulary(vocabulary, files),
         pooling=pooling,
@@ -86,21 +94,24 @@ def import_checkpoint(
     model = build_model(converted.shape, len(converted.labels)) if converted.labels else build_model(converted.shape)
     model.load_state_dict(converted.weights)
     model.eval()
-    checks = check_model(model, genome or embedded_genome()) if verify and _reads_dna(converted) else []
+    readable = why_unreadable(converted.shape.vocabulary) is None
+    checks = check_model(model, genome or embedded_genome()) if verify and readable else []
     shown = source if hub is None else f"{PREFIX}{hub.name}@{hub.revision}"
-    result = Imported(
-        model, config, converted.notes, card(config, model, shown, licence_of(files.weights.parent)), checks
-    )
+    facts = card(config, model, shown, licence_of(files.weights.parent))
+    done = Imported(model, config, [*converted.notes, *_passed_over(files)], facts, checks)
     if failed := [str(check) for check in checks if check.passed is False]:
-        raise GenoSSMError(
-            f"not imported, for it does not hold what it should: {'; '.join(failed)}", path=files.weights
+        raise NotAsItShould(
+            f"not imported, for it does not hold what it should: {'; '.join(failed)}", done, path=files.weights
         )
     export_model(output, config, converted.weights)
-    return result
+    return done
 
 
-def _config_path(files: PublishedFiles) -> Path:
-    return files.weights.parent / next(name for name in files.sha256 if name.endswith(CONFIG))
+def _passed_over(files: PublishedFiles) -> list[str]:
+    if not files.passed_over:
+        return []
+    shown = ", ".join(files.passed_over[:8]) + (" ..." if len(files.passed_over) > 8 else "")
+    return [f"{files.weights.name} also asks for {shown}; none of it was made or run"]
 
 
 def _check_output(output: Path, files: PublishedFiles) -> None:
@@ -125,19 +136,15 @@ def _check_sums(files: PublishedFiles, hub: HubModel) -> None:
             )
 
 
-def _vocabulary(choice: str | None, files: PublishedFiles) -> Mapping[str, int] | None:
+def _vocabulary(choice: str | None, files: PublishedFiles) -> Vocabulary | None:
     if choice is None:
-        return files.vocabulary
+        return None if files.tokenizer is None else read_tokenizer(files.tokenizer[1], files.tokenizer[0])
     if choice in VOCABULARIES:
-        return VOCABULARIES[choice]
-    table = read_json(Path(choice))
-    if not all(isinstance(i, int) and not isinstance(i, bool) for i in table.values()):
-        raise GenoSSMError("must be a JSON object of tokens and their ids", path=choice)
-    return table
-
-
-def _reads_dna(converted: Converted) -> bool:
-    return converted.shape.vocabulary is not None
+        return Vocabulary(VOCABULARIES[choice])
+    chosen = read_tokenizer(read_json(Path(choice)), Path(choice))
+    if reason := why_unreadable(chosen.ids):
+        raise GenoSSMError(f"{reason}: no command could read DNA with it", path=choice)
+    return chosen
 
 
 def _config(converted: Converted, files: PublishedFiles, hub: HubModel | None) -> dict[str, Any]:
@@ -180,9 +187,18 @@ def command(
 
     Example: genossm import hf:kuleshov-group/caduceus-ps_seqlen-131k_d_model-256_n_layer-16 --output caduceus --verify
     """
-    done = import_checkpoint(
-        source, output, verify=verify, genome=genome, vocabulary=vocabulary, pooling=pooling.value, offline=offline
-    )
+    try:
+        done = import_checkpoint(
+            source, output, verify=verify, genome=genome, vocabulary=vocabulary, pooling=pooling.value, offline=offline
+        )
+    except NotAsItShould as fault:
+        _print(fault.done)
+        raise
     print(f"model: {output}")
-    for line in (*done.card, *map(str, done.checks), *(f"note: {note}" for note in done.notes)):
-        print(line)
+    _print(done)
+
+
+def _print(done: Imported) -> None:
+    notes = (note if note.startswith("warning: ") else f"note: {note}" for note in done.notes)
+    for line in (*done.card, *map(str, done.checks), *notes):
+        print(printable(line))

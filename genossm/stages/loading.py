@@ -56,7 +56,7 @@ def load_model(
         GenoSSMError: the folder is missing, unfinished, damaged, or not ours, or nobody knows which of its tokens are
             bases; the message names the file.
     """
-    model, config = _load(folder, device)
+    model, config, _ = _load(folder, device)
     if isinstance(model.config, PublishedShape):
         try:
             own_ids(model.config.vocabulary)
@@ -75,18 +75,21 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
     Raises:
         GenoSSMError: the folder is missing, unfinished, damaged, or not ours; the message names the file.
     """
-    model, config = _load(Path(folder), pick_device(str(device)))
+    model, config, _ = _load(Path(folder), pick_device(str(device)))
     if isinstance(model, TaskModel):
         raise GenoSSMError("a model of a labelled task has no ids of its own; use `genossm score`", path=folder)
     return Pretrained(model, config).eval()
 
 
 def load_model_parts(folder: Path) -> tuple[ModelConfig | PublishedShape, list[str] | None, dict[str, Tensor]]:
-    """Shape, classes (None: a language model) and weights of a checkpoint folder; raises as :func:`load` does."""
-    model, config = _load(folder, "cpu")
+    """Shape, classes (None: a language model) and weights of a checkpoint folder, these as they are stored.
+
+    Raises as :func:`load` does.
+    """
+    model, config, weights = _load(folder, "cpu")
     if isinstance(model, TaskModel):
         raise GenoSSMError("a model of a labelled task has no form in the published code", path=folder)
-    return model.config, config.get("labels") if config["kind"] == "classifier" else None, model.state_dict()
+    return model.config, config.get("labels") if config["kind"] == "classifier" else None, weights
 
 
 def _build(config: dict[str, Any], path: Path) -> LanguageModel | SequenceClassifier:
@@ -98,7 +101,9 @@ def _build(config: dict[str, Any], path: Path) -> LanguageModel | SequenceClassi
     return build_model(shape) if labels is None else build_model(shape, len(labels))
 
 
-def _load(folder: Path, device: torch.device | str) -> tuple[LanguageModel | SequenceClassifier, dict[str, Any]]:
+def _load(
+    folder: Path, device: torch.device | str
+) -> tuple[LanguageModel | SequenceClassifier, dict[str, Any], dict[str, Tensor]]:
     config, weights = load_weights(folder)
     try:
         model = _build(config, folder / CONFIG)
@@ -118,4 +123,4 @@ def _load(folder: Path, device: torch.device | str) -> tuple[LanguageModel | Seq
             continue
         raise GenoSSMError(fault_text, path=folder / WEIGHTS)
     model.load_state_dict(weights)
-    return model.to(device).eval(), config
+    return model.to(device).eval(), config, weights

@@ -17,6 +17,7 @@ from genossm import vocab
 from genossm.data.fasta import FastaOptions, read_fasta
 from genossm.errors import GenoSSMError
 from genossm.models import LanguageModel, SequenceClassifier
+from genossm.models.formats.vocabularies import why_unreadable
 from genossm.models.heads import base_log_probs
 from genossm.models.likelihood import Reading, is_base, log_likelihood
 
@@ -141,7 +142,7 @@ def card(
         if model.max_seqlen
         else "any length (time and memory are linear)",
         "vocabulary": "unknown: the commands cannot read DNA with it"
-        if not vocabulary
+        if why_unreadable(vocabulary)
         else f"{shape['vocab_size']} ids: "
         + " ".join(f"{token}={i}" for token, i in sorted(vocabulary.items(), key=lambda x: x[1])),
         "licence": licence or "not stated beside the weights",

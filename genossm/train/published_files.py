@@ -13,10 +13,13 @@ placeholders. A name of any other kind (``os.system``, say) is a reason to refus
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import re
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,9 +40,13 @@ WEIGHTS_NAMES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-VOCABULARY_NAMES = ("tokenizer.json", "vocab.json")
+TOKENIZER_NAMES = ("tokenizer.json", "vocab.json")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 _MAX_JSON = 1 << 28
+DTYPES = (
+    torch.float16, torch.bfloat16, torch.float32, torch.float64,
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64,
+)  # fmt: skip
 
 _HARMLESS = (
     "argparse.Namespace", "builtins.", "collections.", "datetime.", "functools.partial", "lightning.",
@@ -62,19 +69,22 @@ class PublishedFiles:
 
     Attributes:
         path: what was given.
-        config: the content of its config.json.
+        config: the content of its config.json, which lies at ``config_path``.
         tensors: by their names in the file, on the CPU.
-        vocabulary: token to id, where a tokenizer lies beside the weights.
+        tokenizer: the tokenizer file beside the weights and its content, None where there is none.
         weights: the file whose names the tensors have, for messages.
         sha256: checksum of every file read, by name.
+        passed_over: what else a pickle asks for, by name: nothing of it was made or called.
     """
 
     path: Path
     config: dict[str, Any]
+    config_path: Path
     tensors: dict[str, Tensor]
-    vocabulary: dict[str, int] | None
+    tokenizer: tuple[Path, dict[str, Any]] | None
     weights: Path
     sha256: dict[str, str]
+    passed_over: list[str]
 
 
 def read_published(path: Path) -> PublishedFiles:
@@ -89,24 +99,53 @@ def read_published(path: Path) -> PublishedFiles:
     folder = weights.parent
     config_path = next((folder / name for name in CONFIG_NAMES if (folder / name).is_file()), folder / CONFIG)
     config = read_json(config_path)
-    files = {config_path.name: config_path}
-    tensors: dict[str, Tensor] = {}
-    if weights.name.endswith(".index.json"):
-        for shard, names in _shards(weights).items():
-            found = read_tensors(folder / shard)
-            for name in names:
-                if name not in found:
-                    raise GenoSSMError(f"has no tensor {name}, which {weights.name} places there", path=folder / shard)
-                tensors[name] = found[name]
-            files[shard] = folder / shard
-    else:
-        tensors = read_tensors(weights)
-    files[weights.name] = weights
+    tokenizer_path = next((folder / name for name in TOKENIZER_NAMES if (folder / name).is_file()), None)
+    tokenizer = None if tokenizer_path is None else (tokenizer_path, read_json(tokenizer_path))
+    tensors, shards, passed_over = _read_all(weights)
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise GenoSSMError(f"tensor {name} holds values that are no numbers: the file is damaged", path=weights)
-    vocabulary = _vocabulary(folder)
-    return PublishedFiles(path, config, tensors, vocabulary, weights, {n: sha256_of(p) for n, p in files.items()})
+        _check_tensor(name, tensor, weights)
+    used = [config_path, *([] if tokenizer_path is None else [tokenizer_path]), *shards, weights]
+    return PublishedFiles(
+        path, config, config_path, tensors, tokenizer, weights, {file.name: sha256_of(file) for file in used},
+        passed_over,
+    )  # fmt: skip
+
+
+def _read_all(weights: Path) -> tuple[dict[str, Tensor], list[Path], list[str]]:
+    """The tensors of a weights file or of all shards of an index, the shards, and what they ask for beside."""
+    if not weights.name.endswith(".index.json"):
+        tensors, passed_over = read_tensors(weights)
+        return tensors, [], passed_over
+    result: dict[str, Tensor] = {}
+    beside: set[str] = set()
+    shards = _shards(weights)
+    for shard, names in shards.items():
+        path = weights.parent / shard
+        found, passed_over = read_tensors(path)
+        for name in names:
+            if name not in found:
+                raise GenoSSMError(f"has no tensor {name}, which {weights.name} places there", path=path)
+        if unlisted := sorted(found.keys() - set(names)):
+            raise GenoSSMError(f"holds {unlisted[0]}, which {weights.name} does not place there", path=path)
+        result |= found
+        beside.update(passed_over)
+    return result, [weights.parent / shard for shard in shards], sorted(beside)
+
+
+def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
+    """A tensor is whole numbers or floats, each stored: not sparse, quantized, nested, meta or one value repeated."""
+    kind = str(tensor.dtype).removeprefix("torch.")
+    plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_nested
+    if not plain or tensor.is_quantized:
+        how = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else "without values"
+        how = how if tensor.layout == torch.strided else str(tensor.layout).removeprefix("torch.")
+        raise GenoSSMError(f"tensor {name} is {how}; weights are dense tensors", path=path)
+    if tensor.dtype not in DTYPES:
+        raise GenoSSMError(f"tensor {name} is of type {kind}; weights are floats of 16, 32 or 64 bits", path=path)
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise GenoSSMError(f"tensor {name} of shape {tuple(tensor.shape)} is not stored in full", path=path)
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise GenoSSMError(f"tensor {name} holds values that are no numbers: the file is damaged", path=path)
 
 
 def _find_weights(folder: Path) -> Path:
@@ -156,54 +195,51 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _float(content: dict[str, Any]) -> Any:
-    return float(content["__float__"]) if content.keys() == {"__float__"} else content
+    written = content.get("__float__")
+    return float(written) if content.keys() == {"__float__"} and isinstance(written, str) else content
 
 
 def _bytes(path: Path) -> bytes:
-    try:
+    with _reading(path):
         return path.read_bytes()
-    except FileNotFoundError:
-        raise GenoSSMError("no such file", path=path) from None
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """A file that cannot be read is the user's to mend, but for a fault of the disk."""
+    try:
+        yield
     except OSError as error:
-        raise GenoSSMError(f"cannot be read: {error.strerror}", path=path, exit_code=ExitCode.IO) from None
-
-
-def _vocabulary(folder: Path) -> dict[str, int] | None:
-    """Token to id from a tokenizer file of the folder, if there is one with a plain table."""
-    for name in VOCABULARY_NAMES:
-        if (folder / name).is_file():
-            content: Any = read_json(folder / name)
-            added = content.get("added_tokens", []) if name == "tokenizer.json" else []
-            table = content.get("model", {}).get("vocab") if name == "tokenizer.json" else content
-            if isinstance(table, dict) and all(isinstance(i, int) for i in table.values()):
-                return {**table, **{t["content"]: t["id"] for t in added if {"content", "id"} <= t.keys()}}
-    return None
+        users = error.errno in (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EACCES, errno.EPERM)
+        text = "no such file" if error.errno == errno.ENOENT else f"cannot be read: {error.strerror or error}"
+        code = ExitCode.BAD_INPUT if users else ExitCode.IO
+        raise GenoSSMError(text, path=path, exit_code=code) from None
 
 
 # --------------------------------------------------------------------------------------------------------- tensors
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one weights file by name, on the CPU; by content, whatever its name says.
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors of one weights file by name, on the CPU; and what else a pickle asks for, which is not made.
 
     Raises:
         GenoSSMError: not there, cut, damaged, or more than data.
     """
-    if not path.is_file():
-        raise GenoSSMError("no such file", path=path)
+    with _reading(path), open(path, "rb"):
+        pass
     if path.suffix not in PICKLES:
         try:
-            return safetensors.torch.load_file(path)
+            return safetensors.torch.load_file(path), []
         except (safetensors.SafetensorError, ValueError, KeyError, OSError) as error:
             raise GenoSSMError(f"not a valid safetensors file, or damaged: {error}", path=path) from None
-    content = _unpickled(path)
+    content, passed_over = _unpickled(path)
     state = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping):
         raise GenoSSMError("holds no table of tensors", path=path)
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise GenoSSMError(f"entry {name!r} is no tensor but {type(value).__name__}", path=path)
-    return {name: tensor.detach() for name, tensor in state.items()}
+    return {name: tensor.detach() for name, tensor in state.items()}, passed_over
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -250,11 +286,12 @@ def _fault(path: Path, error: Exception) -> GenoSSMError:
     return GenoSSMError(f"cannot be read as plain weights, and nothing of it was run: {reason[0][:200]}", path=path)
 
 
-def _unpickled(path: Path) -> Any:
+def _unpickled(path: Path) -> tuple[Any, list[str]]:
     with open(path, "rb") as handle:
         start = handle.read(4)
     zipped = start[:2] == b"PK"
     stand_ins: list[Any] = []
+    names: list[str] = []
     try:
         if zipped:
             with zipfile.ZipFile(path) as archive:
@@ -262,12 +299,14 @@ def _unpickled(path: Path) -> Any:
                     raise GenoSSMError(
                         f"damaged: the checksum of {bad} does not match; fetch the file again", path=path
                     )
-            for name in sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)):
+            names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+            for name in names:
                 if not name.startswith(_HARMLESS) or name in _HARMFUL:
                     raise _code(path, name)
                 stand_ins.append(_stand_in(name))
-        with torch.serialization.safe_globals(stand_ins):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it advises on pickles, of which a user hears in one line or not at all
+            return torch.load(path, map_location="cpu", weights_only=True), names
     except (GenoSSMError, MemoryError):
         raise
     except zipfile.BadZipFile as error:

@@ -43,8 +43,8 @@ def write_published(folder: Path, name: str, labels: list[str] | None = None, **
     content = {**MODELS[name], **changes}
     shape = SHAPES[content["architecture"]].model_validate(content)
     model = build_model(shape) if labels is None else build_model(shape, len(labels))
-    config, tensors = export(shape, labels, model.state_dict())
+    official = export(shape, labels, model.state_dict())
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file(tensors, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(official.config))
+    save_file(official.tensors, folder / "model.safetensors")
     return folder

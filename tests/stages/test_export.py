@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from genossm import cli
 from genossm.config import ModelConfig
@@ -17,6 +17,7 @@ from genossm.models import build_model
 from genossm.stages.export import export_checkpoint
 from genossm.stages.import_checkpoint import import_checkpoint
 from genossm.stages.loading import load_model
+from genossm.stages.score import score
 from genossm.train.checkpoint import checkpoint_config, export_model
 from tests.stages.published import MODELS, write_published
 
@@ -79,7 +80,7 @@ def test_a_model_that_was_trained_here_opens_as_a_published_one(
 ) -> None:
     folder = native(tmp_path / "native", **shape)
     assert export_checkpoint(folder, tmp_path / "hub")["architectures"] == [architecture]
-    import_checkpoint(str(tmp_path / "hub"), tmp_path / "back", vocabulary="caduceus")
+    import_checkpoint(str(tmp_path / "hub"), tmp_path / "back")
     ids = torch.randint(0, 16, (2, 50))
     with torch.no_grad():
         ours, theirs = (load_model(f)[0](ids) for f in (folder, tmp_path / "back"))
@@ -113,4 +114,74 @@ def test_nothing_of_ours_is_overwritten(tmp_path: Path) -> None:
         export_checkpoint(folder, folder)
     export_checkpoint(folder, tmp_path / "hub")
     assert json.loads((tmp_path / "hub" / "config.json").read_text())["model_type"] == "mamba"
-    assert {path.name for path in (tmp_path / "hub").iterdir()} == {"config.json", "model.safetensors"}
+    written = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert {path.name for path in (tmp_path / "hub").iterdir()} == written
+    for name in written:
+        other = tmp_path / name.replace(".", "-")
+        other.mkdir()
+        (other / name).touch()
+        with pytest.raises(GenoSSMError, match=f"holds a {name} already"):
+            export_checkpoint(folder, other)
+
+
+@pytest.mark.parametrize("shape", [CAUSAL, {**CAUSAL, **SSD}, {}], ids=["mamba", "ssd", "caduceus-ph"])
+def test_a_model_that_was_trained_here_scores_the_same_when_it_comes_back(
+    tmp_path: Path, shape: dict[str, Any]
+) -> None:
+    """To the bit: a causal one is given [BOS] first, as it was in training, and its exported tokenizer says so."""
+    folder = native(tmp_path / "native", **shape)
+    export_checkpoint(folder, tmp_path / "hub")
+    done = import_checkpoint(str(tmp_path / "hub"), tmp_path / "back")
+    assert done.notes == []
+    assert load_model(tmp_path / "back")[0].bos
+    records = tmp_path / "x.fa"
+    records.write_text(f">a\nACGTTNGACCA\n>b\n{'GATTACAGG' * 60}\n")
+    rows = []
+    for number, model in enumerate((folder, tmp_path / "back")):
+        score(model, records, tmp_path / f"{number}.tsv")
+        rows.append((tmp_path / f"{number}.tsv").read_text())
+    assert rows[0] == rows[1]
+    tokenizer = json.loads((tmp_path / "hub" / "tokenizer.json").read_text())
+    first = tokenizer["post_processor"]["single"][0]
+    assert ("SpecialToken" in first) == bool(shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("name", ["caduceus-ps", "hyenadna", "mamba2"])
+def test_weights_keep_their_type(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    """Stored with 16 bits they come back with 16 bits; the model computes with them in float32."""
+    hub = write_published(tmp_path / "hub", name)
+    given = {n: t.to(dtype) if t.is_floating_point() else t for n, t in load_file(hub / "model.safetensors").items()}
+    save_file(given, hub / "model.safetensors")
+    config = json.loads((hub / "config.json").read_text())
+    extra = {"chunk_size": 8, "pad_token_id": 4, "bos_token_id": None, "initializer_range": 0.5, "problem_type": "x"}
+    del config["torch_dtype"]
+    (hub / "config.json").write_text(json.dumps(config | extra | {"dtype": "any"}))
+    import_checkpoint(str(hub), tmp_path / "model")
+    model, _ = load_model(tmp_path / "model")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    written = export_checkpoint(tmp_path / "model", tmp_path / "back")
+    back = load_file(tmp_path / "back" / "model.safetensors")
+    assert back.keys() == given.keys()
+    assert all(back[n].dtype == t.dtype and torch.equal(back[n], t) for n, t in given.items())
+    assert written["dtype"] == str(dtype).removeprefix("torch.")
+    assert {key: written[key] for key in extra} == extra
+
+
+TABLES = {
+    "own": {"<pad>": 0, "<unk>": 1, "t": 2, "g": 3, "c": 4, "a": 15},
+    "letters": {"A": 0, "C": 1, "G": 2, "T": 3, "N": 4},
+    "words": {"hello": 3, "world": 4},
+}
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_vocabulary_goes_with_the_model(tmp_path: Path, table: str) -> None:
+    """Else the next import would take the ids for others."""
+    hub = write_published(tmp_path / "hub", "mamba")
+    (hub / "vocab.json").write_text(json.dumps(TABLES[table]))
+    import_checkpoint(str(hub), tmp_path / "model")
+    export_checkpoint(tmp_path / "model", tmp_path / "back")
+    import_checkpoint(str(tmp_path / "back"), tmp_path / "again")
+    shapes = [json.loads((tmp_path / name / "config.json").read_text())["model"] for name in ("model", "again")]
+    assert shapes[0]["vocabulary"] == shapes[1]["vocabulary"] == TABLES[table]

@@ -207,22 +207,26 @@ def changed(folder: Path, **changes: Any) -> None:
             "unknown architecture: model_type is 'mamba3'; this GenoSSM reads caduceus",
         ),
         ("mamba", {"model_type": "absent"}, "unknown architecture: it names no model_type"),
-        ("mamba", {"hidden_size": "absent"}, "hidden_size is missing"),
-        ("mamba", {"hidden_size": "wide"}, "hidden_size is 'wide', not of type int"),
-        ("mamba", {"hidden_act": "relu"}, "hidden_act is 'relu'; this GenoSSM can run 'silu'"),
-        ("mamba", {"state_size": -1}, "d_state: Input should be greater than 0"),
-        ("mamba", {"num_hidden_layers": 100_000_000}, "n_layer: Input should be less than or equal to 10000"),
+        ("mamba", {"hidden_size": "absent"}, "hidden_size: Field required"),
+        ("mamba", {"hidden_size": "wide"}, "hidden_size: Input should be a valid integer"),
+        ("mamba", {"hidden_act": "relu"}, "hidden_act: Input should be 'silu' or 'swish'"),
+        ("mamba", {"state_size": -1}, "state_size: Input should be greater than 0"),
+        ("mamba", {"num_hidden_layers": 100_000_000}, "num_hidden_layers: Input should be less than or equal to 10000"),
         ("caduceus-ps", {"d_model": 10**9}, "d_model: Input should be less than or equal to 1000000"),
-        ("mamba", {"conv_kernel": 99}, "these settings do not fit together: .*d_conv"),
-        ("caduceus-ps", {"ssm_cfg": {"layer": "Mamba3"}}, r"ssm_cfg\.layer is 'Mamba3'; this GenoSSM can run 'Mamba1'"),
-        ("caduceus-ps", {"ssm_cfg": {"gate": 1}}, r"ssm_cfg\.gate is not known to this GenoSSM; .* a newer one"),
-        ("caduceus-ps", {"bidirectional_strategy": "max"}, "bidirectional_strategy is 'max'"),
+        ("mamba", {"conv_kernel": 99}, "conv_kernel: Input should be less than or equal to 8"),
+        ("caduceus-ps", {"ssm_cfg": {"layer": "Mamba3"}}, r"ssm_cfg\.layer: Input should be 'Mamba1'"),
+        ("caduceus-ps", {"ssm_cfg": {"gate": 1}}, r"ssm_cfg\.gate: unknown key; .* a newer GenoSSM"),
+        (
+            "caduceus-ps",
+            {"bidirectional_strategy": "max"},
+            "bidirectional_strategy: Input should be 'add' or 'ew_multiply'",
+        ),
         ("caduceus-ps", {"n_layer": 4}, r"has no tensor caduceus\.backbone\.layers\.3\.\S+, .* and \d+ more"),
         ("caduceus-ps", {"n_layer": 2}, r"holds tensors that are no part .*: caduceus\.backbone\.layers\.2\."),
         ("caduceus-ps", {"d_model": 24}, r"embedding\.weight has shape \(16, 12\), the configuration asks \(16, 24\)"),
-        ("mamba2", {"num_heads": 7}, "num_heads is 7; this GenoSSM can run 3"),
-        ("mamba2", {"n_groups": 2}, "these settings do not fit together: .*headdim"),
-        ("hyenadna", {"hyena_order": 3}, "hyena_order is 3; this GenoSSM can run 2"),
+        ("mamba2", {"num_heads": 7}, "num_heads: 7 heads of head_dim 8 are not the 24 inside"),
+        ("mamba2", {"n_groups": 2}, "24 inner channels do not make heads of 8 in 2 groups"),
+        ("hyenadna", {"hyena_order": 3}, "hyena_order: Input should be less than or equal to 2"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_one_line(
@@ -294,7 +298,7 @@ def test_vocabularies(tmp_path: Path) -> None:
     notes = import_checkpoint(str(hub), tmp_path / "2", verify=True).notes
     assert "no command can read DNA" in notes[0]
     assert genossm.load(tmp_path / "2")(torch.tensor([[3, 4]])).logits.shape == (1, 2, 16)
-    with pytest.raises(GenoSSMError, match=r"does not say which ids are A, C, G and T: import it again"):
+    with pytest.raises(GenoSSMError, match=r"the vocabulary has no tokens A, C, G and T: import it again"):
         load_model(tmp_path / "2")
     table = tmp_path / "own.json"
     table.write_text(json.dumps({"<pad>": 0, "<unk>": 1, "T": 2, "G": 3, "C": 4, "A": 15}))
@@ -307,12 +311,20 @@ def test_vocabularies(tmp_path: Path) -> None:
     narrow = write_published(tmp_path / "narrow", "mamba", vocab_size=12)  # no padding rows
     import_checkpoint(str(narrow), tmp_path / "5", vocabulary="caduceus")
     assert load_model(tmp_path / "5")[0](torch.tensor([[7, 8, 9, 10, 11]])).logits.shape == (1, 5, 16)
-    table.write_text(json.dumps({"A": 8, "C": 8, "G": 9, "T": 10}))
+    table.write_text(json.dumps({"A": 8, "C": 8, "G": 9, "T": 10, "N": 4}))
     with pytest.raises(GenoSSMError, match="gives one id to two of A, C, G and T"):
         import_checkpoint(str(hub), tmp_path / "4", vocabulary=str(table))
-    table.write_text(json.dumps({"A": 1, "C": 2, "G": 3, "T": 99}))
+    table.write_text(json.dumps({"A": 1, "C": 2, "G": 3, "T": 99, "N": 4}))
     with pytest.raises(GenoSSMError, match="ids beyond the 16 of the model"):
         import_checkpoint(str(hub), tmp_path / "4", vocabulary=str(table))
+    for content, text in (
+        ({"A": 0, "C": 1, "G": 2}, r"own\.json: the vocabulary has no tokens A, C, G and T: no command"),
+        ({"A": 0, "C": 1, "G": 2, "T": 3}, "no token for unknown letters and for padding: none of N, \\[UNK\\]"),
+        ({"A": None, "C": 1}, r"own\.json: vocab\.A: Input should be a valid integer"),
+    ):
+        table.write_text(json.dumps(content))
+        with pytest.raises(GenoSSMError, match=text):
+            import_checkpoint(str(hub), tmp_path / "4", vocabulary=str(table))
 
 
 def test_a_checkpoint_from_the_future(imported: dict[str, Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ def test_shards(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(GenoSSMError, match=rf"shard-1\{suffix}: no such file"):
         read_published(tmp_path)
     (tmp_path / "elsewhere").rename(tmp_path / f"shard-1{suffix}")
+    write(tmp_path / f"shard-1{suffix}", {"b.bias": TENSORS["b.bias"], "extra": torch.zeros(1)})
+    with pytest.raises(GenoSSMError, match=rf"shard-1\{suffix}: holds extra, which {index.name} does not place there"):
+        read_published(tmp_path)
     index.write_text(index.read_text().replace("a.weight", "c.weight"))
     with pytest.raises(GenoSSMError, match=r"shard-0\S+: has no tensor c\.weight"):
         read_published(tmp_path)
@@ -136,8 +140,32 @@ def test_settings_of_a_training_framework_are_passed_over(tmp_path: Path, monkey
     }  # fmt: skip
     path = write(tmp_path / "last.ckpt", content)
     made.clear()
-    assert equal(read_tensors(path))
+    tensors, passed_over = read_tensors(path)
+    assert equal(tensors)
     assert made == []
+    assert {"omegaconf.DictConfig", "omegaconf.ListConfig", "collections.defaultdict"} <= set(passed_over)
+
+
+UNUSUAL = {
+    "is sparse_coo; weights are dense tensors": lambda: torch.eye(3).to_sparse(),
+    "is sparse_csr; weights are dense tensors": lambda: torch.eye(3).to_sparse_csr(),
+    "is without values": lambda: torch.ones(3, device="meta"),
+    "is of type float8_e4m3fn; weights are floats": lambda: torch.ones(3).to(torch.float8_e4m3fn),
+    "is of type float8_e5m2;": lambda: torch.ones(3).to(torch.float8_e5m2),
+    "is of type complex64;": lambda: torch.ones(3, dtype=torch.complex64),
+    "is of type uint16;": lambda: torch.ones(3, dtype=torch.uint16),
+    "is not stored in full": lambda: torch.ones(1).expand(1 << 40),
+}
+
+
+@pytest.mark.parametrize("text", UNUSUAL)
+def test_tensors_that_are_no_dense_numbers(tmp_path: Path, text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch, on the state of its sparse tensors
+        path = write(tmp_path / "pytorch_model.bin", {"a.weight": UNUSUAL[text]()})
+    with pytest.raises(GenoSSMError, match=text) as fault:
+        read_published(tmp_path)
+    assert str(path) in str(fault.value)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "last.ckpt"])
@@ -163,7 +191,7 @@ def test_a_flipped_bit_is_a_fault_or_does_no_harm(tmp_path: Path, name: str) -> 
         flipped[chosen.randrange(end)] ^= 1 << chosen.randrange(8)
         path.write_bytes(flipped)
         try:
-            found = read_tensors(path)
+            found, _ = read_tensors(path)
         except GenoSSMError:
             caught += 1
         else:
@@ -209,4 +237,5 @@ def test_infinity_of_both_writers_and_the_tokenizer_beside(tmp_path: Path) -> No
     (tmp_path / "tokenizer.json").write_text(json.dumps({"added_tokens": added, "model": {"vocab": {"a": 3, "c": 4}}}))
     files = read_published(tmp_path)
     assert files.config == {"a": [0.0, float("inf")], "b": float("inf")}
-    assert files.vocabulary == {"a": 3, "c": 4, "[PAD]": 0}
+    assert files.tokenizer == (tmp_path / "tokenizer.json", json.loads((tmp_path / "tokenizer.json").read_text()))
+    assert "tokenizer.json" in files.sha256

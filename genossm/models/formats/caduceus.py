@@ -3,59 +3,63 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from genossm.models.formats.naming import ConfigReader, Format, Name
+from genossm.config.official import CaduceusConfig, StateSpacesConfig
+from genossm.errors import GenoSSMError
+from genossm.models.formats.naming import Format, Name
 from genossm.models.formats.shapes import MambaShape, PublishedShape
 from genossm.models.formats.vocabularies import HOUSE, PLANT
 
 MODEL_TYPE = "caduceus"
 STRATEGIES = {"add": "add", "ew_multiply": "multiply"}
 _MAP = "complement_map"
-_SSM_KEYS = (
-    "d_state", "d_conv", "expand", "dt_rank", "dt_min", "dt_max", "dt_init", "dt_scale", "dt_init_floor", "conv_bias",
-    "bias", "use_fast_path",
-)  # fmt: skip
-"""The last of them and the dt_* but the rank shape only the start of a training."""
 
 
-def read_mamba(reader: ConfigReader) -> dict[str, Any]:
+def read_mamba(config: CaduceusConfig | StateSpacesConfig) -> dict[str, Any]:
     """The fields that Caduceus has in common with Mamba in state-spaces' own format."""
-    ssm = reader.below("ssm_cfg")
-    ssm.only((*_SSM_KEYS, "layer"))
-    ssm.one_of("layer", ["Mamba1", None], None)
-    d_model = reader.whole("d_model")
-    rank = ssm.get("dt_rank", (int, str), "auto")
+    ssm = config.ssm_cfg
     return {
-        "d_model": d_model,
-        "n_layer": reader.whole("n_layer"),
-        "norm_eps": reader.get("norm_epsilon", (float, int), 1e-5),
-        "rms_norm": reader.flag("rms_norm", True),
-        "residual_in_fp32": reader.flag("residual_in_fp32", True),
-        "d_state": ssm.whole("d_state", 16),
-        "d_conv": ssm.whole("d_conv", 4),
-        "expand": ssm.whole("expand", 2),
-        "dt_rank": -(-d_model // 16) if rank == "auto" else rank,
-        "conv_bias": ssm.flag("conv_bias", True),
-        "proj_bias": ssm.flag("bias", False),
+        "d_model": config.d_model,
+        "n_layer": config.n_layer,
+        "norm_eps": config.norm_epsilon,
+        "rms_norm": config.rms_norm,
+        "residual_in_fp32": config.residual_in_fp32,
+        "d_state": ssm.d_state,
+        "d_conv": ssm.d_conv,
+        "expand": ssm.expand,
+        "dt_rank": ssm.dt_rank or -(-config.d_model // 16),
+        "conv_bias": ssm.conv_bias,
+        "proj_bias": ssm.bias,
     }
 
 
 def read_complement(
-    reader: ConfigReader, tensors: Mapping[str, Tensor], vocab_size: int, notes: list[str]
+    config: CaduceusConfig, tensors: Mapping[str, Tensor], notes: list[str], weights_path: Path
 ) -> list[int] | None:
     """The complement of every id: what the weights file says, else the configuration, its keys read as numbers.
 
     The configuration's map has text for keys, and some writers sort them as text; a model that was built from such
     a file takes its entries in that order. Where weights and configuration differ, the official code runs with the
     weights' map, and so does this one.
+
+    Raises:
+        GenoSSMError: a map in the weights that is no list of ids.
     """
-    written = {int(key): value for key, value in reader.get(_MAP, dict, {}).items()}
-    from_config = [written.get(i, i) for i in range(vocab_size)] if written else None
+    written = {int(key): value for key, value in config.complement_map.items()}
+    from_config = [written.get(i, i) for i in range(config.rows)] if written else None
     buffers = {name: tensor for name, tensor in tensors.items() if name.endswith(_MAP)}
+    for name, tensor in buffers.items():
+        if tensor.dtype not in (torch.int64, torch.int32) or tensor.shape != (config.rows,):
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise GenoSSMError(
+                f"{name} is of type {kind} and shape {tuple(tensor.shape)}; it must list {config.rows} ids, as int64",
+                path=weights_path,
+            )
     if not buffers:
         return from_config
     complement: list[int] = next(iter(buffers.values())).tolist()
@@ -66,7 +70,7 @@ def read_complement(
             "the complement map in the weights differs from the one in config.json (a known fault of configurations"
             " whose keys were sorted as text); the weights' map is used, as by the official code"
         )
-    if [complement[i] if 0 <= i < len(complement) else -1 for i in complement] != list(range(vocab_size)):
+    if [complement[i] if 0 <= i < len(complement) else -1 for i in complement] != list(range(config.rows)):
         notes.append("the complement of a complement is not the token itself: outputs will not be strand-symmetric")
     return complement
 
@@ -111,9 +115,11 @@ def core_names(ours: str, theirs: str, *, conv_bias: bool) -> list[Name]:
 class Caduceus(Format):
     """Hub and training repository name the tensors alike."""
 
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        """Whether a configuration is Caduceus's."""
-        return config.get("model_type") == MODEL_TYPE
+    written = (CaduceusConfig,)
+
+    def kind(self, content: Mapping[str, Any]) -> type[CaduceusConfig] | None:
+        """See :meth:`Format.kind`."""
+        return CaduceusConfig if content.get("model_type") == MODEL_TYPE else None
 
     def tidy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Names as the whole models have them: a backbone that was saved alone lacks their first word."""
@@ -122,32 +128,29 @@ class Caduceus(Format):
 
     def read_shape(
         self,
-        reader: ConfigReader,
+        config: CaduceusConfig,
         tensors: Mapping[str, Tensor],
         vocabulary: Mapping[str, int] | None,
         notes: list[str],
+        weights_path: Path,
     ) -> dict[str, Any]:
-        """The fields of a :class:`MambaShape` from config.json; what a user should know is added to ``notes``."""
-        equivariant = reader.flag("rcps", False)
-        vocab_size = reader.whole("vocab_size")
-        vocab_size += -vocab_size % reader.whole("pad_vocab_size_multiple", 8)
-        complement = read_complement(reader, tensors, vocab_size, notes) if equivariant else None
+        """The fields of a :class:`MambaShape`."""
         if vocabulary is None:
-            vocabulary = {8: PLANT, 16: HOUSE}.get(vocab_size)
+            vocabulary = {8: PLANT, 16: HOUSE}.get(config.rows)
         return {
             "architecture": MODEL_TYPE,
             "objective": "masked",
-            "vocab_size": vocab_size,
+            "vocab_size": config.rows,
             "vocabulary": vocabulary,
             # the official class always ties the head of an equivariant model
-            "tie_embeddings": equivariant or reader.flag("tie_word_embeddings", True),
-            "rc_equivariant": equivariant,
-            "fused_add_norm": reader.flag("fused_add_norm", True),
-            "complement": complement,
-            "bidirectional": reader.flag("bidirectional", True),
-            "strategy": STRATEGIES[reader.one_of("bidirectional_strategy", [*STRATEGIES, None], None) or "add"],
-            "tied_directions": reader.flag("bidirectional_weight_tie", True),
-            **read_mamba(reader),
+            "tie_embeddings": config.rcps or config.tie_word_embeddings,
+            "rc_equivariant": config.rcps,
+            "fused_add_norm": config.fused_add_norm,
+            "complement": read_complement(config, tensors, notes, weights_path) if config.rcps else None,
+            "bidirectional": config.bidirectional,
+            "strategy": STRATEGIES[config.bidirectional_strategy],
+            "tied_directions": config.bidirectional_weight_tie,
+            **read_mamba(config),
         }
 
     def drop_buffers(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -221,5 +224,4 @@ class Caduceus(Format):
             "rcps": shape.rc_equivariant,
             "complement_map": None if complement is None else {str(i): c for i, c in enumerate(complement)},
             "tie_word_embeddings": shape.tie_embeddings,
-            "torch_dtype": "float32",
         }  # fmt: skip

@@ -7,21 +7,18 @@ other projects compute, are read from the file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genossm.config.official import HyenaConfig, HyenaRepositoryConfig
 from genossm.errors import GenoSSMError
-from genossm.models.formats.naming import ConfigReader, Format, Name
+from genossm.models.formats.naming import Format, Name
 from genossm.models.formats.shapes import HyenaDNAShape, PublishedShape
 from genossm.models.formats.vocabularies import HOUSE
 from genossm.models.mixers.hyena import Hyena
-
-_LAYER_KEYS = (
-    "_name_", "emb_dim", "filter_order", "short_filter_order", "l_max", "modulate", "w", "lr", "wd", "lr_pos_emb",
-    "order", "num_inner_mlps", "dropout", "filter_dropout", "train_freq",
-)  # fmt: skip
 
 
 class HyenaBlock(nn.Module):
@@ -78,10 +75,14 @@ class HyenaDNABackbone(nn.Module):
 class HyenaDNA(Format):
     """The names of the hub; the training repository's lack the first word."""
 
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        """Whether a configuration is HyenaDNA's, of the hub or of the training repository."""
-        layer = config.get("layer")
-        return config.get("model_type") == "hyenadna" or (isinstance(layer, dict) and layer.get("_name_") == "hyena")
+    written = (HyenaConfig,)
+
+    def kind(self, content: Mapping[str, Any]) -> type[HyenaConfig | HyenaRepositoryConfig] | None:
+        """See :meth:`Format.kind`: of the hub or of the training repository."""
+        if content.get("model_type") == "hyenadna":
+            return HyenaConfig
+        layer = content.get("layer")
+        return HyenaRepositoryConfig if isinstance(layer, dict) and layer.get("_name_") == "hyena" else None
 
     def tidy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The hub's names; checkpointed layers of the repository are wrapped once more."""
@@ -90,54 +91,36 @@ class HyenaDNA(Format):
 
     def read_shape(
         self,
-        reader: ConfigReader,
+        config: HyenaConfig | HyenaRepositoryConfig,
         tensors: Mapping[str, Tensor],
         vocabulary: Mapping[str, int] | None,
         notes: list[str],
+        weights_path: Path,
     ) -> dict[str, Any]:
         """The fields of a :class:`HyenaDNAShape`; the longest sequence is the length of the positions in the file."""
-        vocab_size = reader.whole("vocab_size")
-        vocab_size += -vocab_size % reader.whole("pad_vocab_size_multiple", 8)
         positions = tensors.get("hyena.backbone.layers.0.mixer.filter_fn.pos_emb.z")
         if positions is None or positions.dim() != 3:
-            raise GenoSSMError(
-                "the weights hold no filter_fn.pos_emb.z of shape (1, length, emb_dim)", path=reader.path
-            )
-        hub = "layer" not in reader.content
+            raise GenoSSMError("it holds no filter_fn.pos_emb.z of shape (1, length, emb_dim)", path=weights_path)
+        hub = isinstance(config, HyenaConfig)
+        layer = config if isinstance(config, HyenaConfig) else config.layer
+        tied = config.tie_word_embeddings
         return {
             "architecture": "hyenadna",
             "objective": "causal",
-            "d_model": reader.whole("d_model"),
-            "n_layer": reader.whole("n_layer"),
-            "vocab_size": vocab_size,
+            "d_model": config.d_model,
+            "n_layer": config.n_layer,
+            "vocab_size": config.rows,
             "vocabulary": HOUSE if vocabulary is None else vocabulary,
-            "norm_eps": reader.get("layer_norm_epsilon", (float, int), 1e-5),
-            "tie_embeddings": reader.flag("tie_word_embeddings", not hub or "lm_head.weight" not in tensors),
-            "residual_in_fp32": reader.flag("residual_in_fp32", True),
+            "norm_eps": config.layer_norm_epsilon,
+            "tie_embeddings": (not hub or "lm_head.weight" not in tensors) if tied is None else tied,
+            "residual_in_fp32": config.residual_in_fp32,
             "max_seqlen": positions.shape[1],
-            "d_inner": reader.whole("d_inner"),
-            **(self._hub(reader) if hub else self._repository(reader.below("layer"))),
-        }
-
-    def _hub(self, reader: ConfigReader) -> dict[str, Any]:
-        reader.one_of("hyena_order", [2], 2)
-        return {
-            "emb_dim": reader.whole("emb_dim"),
-            "filter_order": reader.whole("filter_order"),
-            "inner_mlps": reader.whole("num_inner_mlps", 2),
-            "short_filter": reader.whole("short_filter_order", 3),
-            "proj_bias": reader.flag("use_bias", True),
-        }
-
-    def _repository(self, layer: ConfigReader) -> dict[str, Any]:
-        layer.only(_LAYER_KEYS)
-        layer.one_of("order", [2], 2)
-        layer.one_of("modulate", [True], True)
-        return {
-            "emb_dim": layer.whole("emb_dim", 3),
-            "filter_order": layer.whole("filter_order", 16),
-            "inner_mlps": layer.whole("num_inner_mlps", 2),
-            "short_filter": layer.whole("short_filter_order", 3),
+            "d_inner": config.d_inner,
+            "emb_dim": layer.emb_dim,
+            "filter_order": layer.filter_order,
+            "inner_mlps": layer.num_inner_mlps,
+            "short_filter": layer.short_filter_order,
+            "proj_bias": config.use_bias if isinstance(config, HyenaConfig) else True,
         }
 
     def names(self, shape: PublishedShape, labels: list[str] | None) -> list[Name]:
@@ -213,5 +196,4 @@ class HyenaDNA(Format):
             "initializer_range": 0.02,
             "pad_token_id": 4,
             "tie_word_embeddings": shape.tie_embeddings,
-            "torch_dtype": "float32",
         }

@@ -5,109 +5,85 @@ The two projects name the same tensors alike but for the embedding. Written is t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from genossm import vocab
+from genossm.config.official import (
+    NO_LIMIT,
+    Mamba2Config,
+    MambaConfig,
+    StateSpaces2Config,
+    StateSpacesConfig,
+    Whole,
+    time_limit,
+)
 from genossm.errors import GenoSSMError
 from genossm.models.formats.caduceus import core_names, read_mamba
-from genossm.models.formats.naming import ConfigReader, Format, Name
+from genossm.models.formats.naming import Format, Name
 from genossm.models.formats.shapes import Mamba2Shape, MambaShape, PublishedShape
-from genossm.models.formats.vocabularies import HOUSE
+from genossm.models.formats.vocabularies import HOUSE, folded
 
-NO_LIMIT = 1e30
-"""Stands for an infinite time step, which JSON has no word for."""
-_SSM_KEYS = (
-    "layer", "d_state", "d_conv", "conv_init", "expand", "headdim", "d_ssm", "ngroups", "A_init_range", "D_has_hdim",
-    "rmsnorm", "norm_before_gate", "dt_min", "dt_max", "dt_init_floor", "dt_limit", "bias", "conv_bias", "chunk_size",
-    "use_mem_eff_path", "sequence_parallel",
-)  # fmt: skip
 _GUESS = (
     "no tokenizer lies beside the weights: the ids are taken for those of Caduceus and HyenaDNA (A 7, C 8, G 9, T 10);"
     " --vocabulary says otherwise"
 )
 
 
-def _transformers(reader: ConfigReader) -> dict[str, Any]:
-    reader.one_of("hidden_act", ["silu", "swish"], "silu")
-    return {
-        "d_model": reader.whole("hidden_size"),
-        "n_layer": reader.whole("num_hidden_layers"),
-        "norm_eps": reader.get("layer_norm_epsilon", (float, int), 1e-5),
-        "residual_in_fp32": reader.flag("residual_in_fp32", True),
-        "d_conv": reader.whole("conv_kernel", 4),
-        "expand": reader.whole("expand", 2),
-        "conv_bias": reader.flag("use_conv_bias", True),
-        "proj_bias": reader.flag("use_bias", False),
+def _transformers(config: MambaConfig | Mamba2Config) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "d_model": config.hidden_size,
+        "n_layer": config.num_hidden_layers,
+        "norm_eps": config.layer_norm_epsilon,
+        "residual_in_fp32": config.residual_in_fp32,
+        "d_conv": config.conv_kernel,
+        "expand": config.expand,
+        "conv_bias": config.use_conv_bias,
+        "proj_bias": config.use_bias,
+        "tie_embeddings": config.tie_word_embeddings,
+        "d_state": config.state_size,
     }
-
-
-def _transformers_1(reader: ConfigReader) -> dict[str, Any]:
-    fields = _transformers(reader)
-    reader.one_of("intermediate_size", [fields["expand"] * fields["d_model"]], fields["expand"] * fields["d_model"])
-    rank = reader.get("time_step_rank", (int, str), "auto")
-    return {
-        **fields,
-        "architecture": "mamba",
-        "tie_embeddings": reader.flag("tie_word_embeddings", True),
-        "d_state": reader.whole("state_size", 16),
-        "dt_rank": -(-fields["d_model"] // 16) if rank == "auto" else rank,
-    }
-
-
-def _transformers_2(reader: ConfigReader) -> dict[str, Any]:
-    fields = _transformers(reader)
-    head_dim = reader.whole("head_dim", 64)
-    reader.one_of("rms_norm", [True], True)
-    reader.one_of("num_heads", [fields["expand"] * fields["d_model"] // head_dim])
+    if isinstance(config, MambaConfig):
+        return {**fields, "architecture": "mamba", "dt_rank": config.time_step_rank or -(-config.hidden_size // 16)}
     return {
         **fields,
         "architecture": "mamba2",
-        "tie_embeddings": reader.flag("tie_word_embeddings", False),
-        "d_state": reader.whole("state_size", 128),
-        "head_dim": head_dim,
-        "n_groups": reader.whole("n_groups", 8),
-        "dt_limit": _limit(reader.get("time_step_limit", list, [0.0, math.inf])),
+        "head_dim": config.head_dim,
+        "n_groups": config.n_groups,
+        "dt_limit": time_limit(config.time_step_limit),
     }
 
 
-def _state_spaces(reader: ConfigReader) -> dict[str, Any]:
-    reader.one_of("d_intermediate", [0, None], None)
-    reader.one_of("attn_layer_idx", [[], None], None)
-    tie = {"tie_embeddings": reader.flag("tie_embeddings", True)}
-    ssm = reader.below("ssm_cfg")
-    if ssm.one_of("layer", ["Mamba1", "Mamba2", None], None) != "Mamba2":
-        return {"architecture": "mamba", **tie, **read_mamba(reader)}
-    ssm.only(_SSM_KEYS)
-    ssm.one_of("rmsnorm", [True], True)
-    for key in ("norm_before_gate", "D_has_hdim"):
-        ssm.one_of(key, [False], False)
-    ssm.one_of("d_ssm", [None], None)
+def _state_spaces(config: StateSpacesConfig | StateSpaces2Config) -> dict[str, Any]:
+    if isinstance(config, StateSpacesConfig):
+        return {"architecture": "mamba", "tie_embeddings": config.tie_embeddings, **read_mamba(config)}
+    ssm = config.ssm_cfg
     return {
         "architecture": "mamba2",
-        **tie,
-        "d_model": reader.whole("d_model"),
-        "n_layer": reader.whole("n_layer"),
-        "norm_eps": reader.get("norm_epsilon", (float, int), 1e-5),
-        "rms_norm": reader.flag("rms_norm", True),
-        "residual_in_fp32": reader.flag("residual_in_fp32", True),
-        "d_state": ssm.whole("d_state", 128),
-        "d_conv": ssm.whole("d_conv", 4),
-        "expand": ssm.whole("expand", 2),
-        "head_dim": ssm.whole("headdim", 64),
-        "n_groups": ssm.whole("ngroups", 1),
-        "conv_bias": ssm.flag("conv_bias", True),
-        "proj_bias": ssm.flag("bias", False),
-        "dt_limit": _limit(ssm.get("dt_limit", list, [0.0, math.inf])),
+        "tie_embeddings": config.tie_embeddings,
+        "d_model": config.d_model,
+        "n_layer": config.n_layer,
+        "norm_eps": config.norm_epsilon,
+        "rms_norm": config.rms_norm,
+        "residual_in_fp32": config.residual_in_fp32,
+        "d_state": ssm.d_state,
+        "d_conv": ssm.d_conv,
+        "expand": ssm.expand,
+        "head_dim": ssm.headdim,
+        "n_groups": ssm.ngroups,
+        "conv_bias": ssm.conv_bias,
+        "proj_bias": ssm.bias,
+        "dt_limit": time_limit(ssm.dt_limit),
     }
 
 
-def _limit(written: list[float]) -> tuple[float, float] | None:
-    """The bounds of the time step; None for (0, infinity)."""
-    low, high = (float(bound) for bound in written)
-    return None if low <= 0 and high >= NO_LIMIT else (max(low, 0.0), min(high, NO_LIMIT))
+def _special_ids(shape: PublishedShape) -> dict[str, int]:
+    words = {"bos_token_id": "[BOS]", "eos_token_id": "[SEP]", "pad_token_id": "[PAD]"}
+    known = folded(shape.vocabulary or {})
+    return {key: known[word] for key, word in words.items() if word in known}
 
 
 def _mixer_2(ours: str, theirs: str, shape: Mamba2Shape) -> list[Name]:
@@ -122,31 +98,33 @@ def _mixer_2(ours: str, theirs: str, shape: Mamba2Shape) -> list[Name]:
 class MambaFamily(Format):
     """Mamba and Mamba-2."""
 
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        """Whether a configuration is Mamba's or Mamba-2's, of either project."""
-        if "model_type" in config:
-            return config["model_type"] in ("mamba", "mamba2")
-        return {"d_model", "n_layer", "vocab_size", "ssm_cfg"} <= config.keys()
+    written = (MambaConfig, Mamba2Config)
+
+    def kind(self, content: Mapping[str, Any]) -> type[Whole] | None:
+        """See :meth:`Format.kind`: of either project."""
+        if "model_type" in content:
+            named = content["model_type"]
+            return MambaConfig if named == "mamba" else Mamba2Config if named == "mamba2" else None
+        if not {"d_model", "n_layer", "vocab_size", "ssm_cfg"} <= content.keys():
+            return None
+        options = content["ssm_cfg"]
+        second = isinstance(options, dict) and options.get("layer") == "Mamba2"
+        return StateSpaces2Config if second else StateSpacesConfig
 
     def read_shape(
         self,
-        reader: ConfigReader,
+        config: MambaConfig | Mamba2Config | StateSpacesConfig | StateSpaces2Config,
         tensors: Mapping[str, Tensor],
         vocabulary: Mapping[str, int] | None,
         notes: list[str],
+        weights_path: Path,
     ) -> dict[str, Any]:
         """The fields of a :class:`MambaShape` or a :class:`Mamba2Shape`."""
-        if "model_type" in reader.content:
-            vocab_size = reader.whole("vocab_size")
-            fields = _transformers_2(reader) if reader.content["model_type"] == "mamba2" else _transformers_1(reader)
-        else:
-            vocab_size = reader.whole("vocab_size")
-            vocab_size += -vocab_size % reader.whole("pad_vocab_size_multiple", 8)
-            fields = _state_spaces(reader)
-        if vocabulary is None and vocab_size == len(HOUSE) + 4:
+        fields = _transformers(config) if isinstance(config, MambaConfig | Mamba2Config) else _state_spaces(config)
+        if vocabulary is None and config.rows == vocab.VOCAB_SIZE:
             vocabulary = HOUSE
             notes.append(_GUESS)
-        return {"objective": "causal", "vocab_size": vocab_size, "vocabulary": vocabulary, **fields}
+        return {"objective": "causal", "vocab_size": config.rows, "vocabulary": vocabulary, **fields}
 
     def names(self, shape: PublishedShape, labels: list[str] | None) -> list[Name]:
         """The table of names.
@@ -206,7 +184,7 @@ class MambaFamily(Format):
             "use_conv_bias": shape.conv_bias,
             "use_bias": shape.proj_bias,
             "hidden_act": "silu",
-            "torch_dtype": "float32",
+            **_special_ids(shape),
         }
         if isinstance(shape, Mamba2Shape):
             low, high = shape.dt_limit or (0.0, NO_LIMIT)

@@ -6,15 +6,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from genossm.config.official import Whole
 from genossm.errors import GenoSSMError
 from genossm.models.formats.shapes import PublishedShape
-
-REQUIRED: Any = object()
 
 
 @dataclass(frozen=True)
@@ -35,10 +34,10 @@ class Name:
     lead: int | None = None
 
     def to_ours(self, tensor: Tensor) -> Tensor:
-        """The tensor without its extra axis, in float32 where it is stored with fewer bits."""
+        """The tensor without its extra axis."""
         if self.lead is not None and tensor.dim() > self.lead and tensor.shape[self.lead] == 1:
-            tensor = tensor.squeeze(self.lead)
-        return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+            return tensor.squeeze(self.lead)
+        return tensor
 
     def to_theirs(self, tensor: Tensor) -> Tensor:
         """The tensor with its extra axis."""
@@ -109,77 +108,32 @@ def strip_prefixes(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
-@dataclass(frozen=True)
-class ConfigReader:
-    """Reads an official configuration key by key; every fault names the file and the key."""
-
-    content: Mapping[str, Any]
-    path: Path
-    section: str = ""
-
-    def get(self, key: str, kind: type | tuple[type, ...], default: Any = REQUIRED) -> Any:
-        """The value of ``key``, of one of the types ``kind``; ``default`` where it is absent or null."""
-        value = self.content.get(key)
-        if value is None:
-            if default is REQUIRED:
-                raise GenoSSMError(f"{self.section}{key} is missing", path=self.path)
-            return default
-        kinds = kind if isinstance(kind, tuple) else (kind,)
-        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-            names = " or ".join(k.__name__ for k in kinds)
-            raise GenoSSMError(f"{self.section}{key} is {value!r}, not of type {names}", path=self.path)
-        return value
-
-    def whole(self, key: str, default: Any = REQUIRED) -> int:
-        """A whole number."""
-        return int(self.get(key, int, default))
-
-    def flag(self, key: str, default: Any = REQUIRED) -> bool:
-        """A switch."""
-        return bool(self.get(key, bool, default))
-
-    def below(self, key: str) -> ConfigReader:
-        """A section of its own; empty where it is absent."""
-        return ConfigReader(self.get(key, dict, {}), self.path, f"{self.section}{key}.")
-
-    def one_of(self, key: str, supported: Iterable[Any], default: Any = REQUIRED) -> Any:
-        """The value of ``key``, which must be one of ``supported``: any other changes what the model computes."""
-        value, known = self.content.get(key, default), list(supported)
-        if value is REQUIRED or value not in known:
-            shown = "missing" if value is REQUIRED else repr(value)
-            raise GenoSSMError(
-                f"{self.section}{key} is {shown}; this GenoSSM can run {' or '.join(map(repr, known))}", path=self.path
-            )
-        return value
-
-    def only(self, known: Iterable[str]) -> None:
-        """Refuse keys that this version does not know, in a section where every key shapes the computation."""
-        if unknown := sorted(self.content.keys() - set(known)):
-            raise GenoSSMError(
-                f"{self.section}{unknown[0]} is not known to this GenoSSM; the checkpoint may need a newer one",
-                path=self.path,
-            )
-
-
 class Format(ABC):
-    """A published format: which configurations are of it, and both tables, configuration and names, in and out."""
+    """A published format: which configurations are of it, and both tables, configuration and names, in and out.
+
+    Attributes:
+        written: the kinds of configuration that ``write_config`` writes.
+    """
+
+    written: ClassVar[tuple[type[Whole], ...]]
 
     @abstractmethod
-    def matches(self, config: Mapping[str, Any]) -> bool:
-        """Whether a configuration is of this format."""
+    def kind(self, content: Mapping[str, Any]) -> type[Whole] | None:
+        """The kind of the configuration whose content is given, None where it is not of this format."""
 
     @abstractmethod
     def read_shape(
         self,
-        reader: ConfigReader,
+        config: Any,
         tensors: Mapping[str, Tensor],
         vocabulary: Mapping[str, int] | None,
         notes: list[str],
+        weights_path: Path,
     ) -> dict[str, Any]:
-        """The fields of the shape; what a user should know is added to ``notes``.
+        """The fields of the shape, of a configuration of :meth:`kind`; what a user should know is added to ``notes``.
 
         Raises:
-            GenoSSMError: a key that is missing, of the wrong type, or asks for what cannot be run.
+            GenoSSMError: the weights do not hold what the shape is read from.
         """
 
     @abstractmethod

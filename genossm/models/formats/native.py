@@ -32,6 +32,7 @@ def as_published(
         "n_layer": config.n_layer,
         "vocab_size": config.vocab_size,
         "vocabulary": HOUSE,
+        "bos": config.objective == "causal",
         "norm_eps": config.norm_eps,
         "tie_embeddings": False,
         "d_state": config.d_state,

@@ -15,7 +15,7 @@ from genossm import vocab
 from genossm.models.formats.hyenadna import HyenaDNABackbone
 from genossm.models.formats.layers import MambaBackbone, Strands
 from genossm.models.formats.shapes import HyenaDNAShape, Mamba2Shape, MambaShape, PublishedShape
-from genossm.models.formats.vocabularies import is_dna, own_ids
+from genossm.models.formats.vocabularies import own_ids, why_unreadable
 from genossm.models.heads import LanguageModel, Model, ModelOutput, SequenceClassifier
 
 
@@ -26,8 +26,8 @@ class PublishedModel(Model):
 
     @property
     def bos(self) -> bool:  # type: ignore[override]
-        """No published causal model was trained with [BOS]."""
-        return self.config.objective != "causal"
+        """No published causal model was trained with [BOS], but those that came from here were."""
+        return self.config.objective != "causal" or self.config.bos
 
     def build_backbone(self) -> nn.Module:
         """See :meth:`Model.build_backbone`."""
@@ -63,7 +63,7 @@ def _complement(shape: PublishedShape) -> list[int]:
     if isinstance(shape, MambaShape) and shape.complement is not None:
         return shape.complement
     complement = list(range(shape.vocab_size))
-    if shape.vocabulary is not None and is_dna(shape.vocabulary):
+    if why_unreadable(shape.vocabulary) is None:
         table = own_ids(shape.vocabulary) or list(range(vocab.VOCAB_SIZE))
         for base in vocab.BASES:
             complement[table[base]] = table[vocab.COMPLEMENT[base]]

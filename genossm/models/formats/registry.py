@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +13,17 @@ import torch
 from torch import Tensor
 
 from genossm.config import ModelConfig, validate
+from genossm.config.official import Whole, read_config
 from genossm.errors import GenoSSMError
 from genossm.models.formats import native
 from genossm.models.formats.caduceus import Caduceus
 from genossm.models.formats.hyenadna import HyenaDNA
 from genossm.models.formats.mamba import MambaFamily
-from genossm.models.formats.naming import ConfigReader, Format, Name, strip_prefixes, to_ours, to_theirs
+from genossm.models.formats.naming import Format, Name, strip_prefixes, to_ours, to_theirs
 from genossm.models.formats.published import PublishedClassifier, PublishedLanguageModel
 from genossm.models.formats.shapes import SHAPES, PublishedShape
-from genossm.models.formats.vocabularies import is_dna
+from genossm.models.formats.tokenizers import write_tokenizer
+from genossm.models.formats.vocabularies import Vocabulary, folded, why_unreadable
 
 _FORMATS: dict[str, Format] = {
     "caduceus": Caduceus(),
@@ -28,6 +32,7 @@ _FORMATS: dict[str, Format] = {
     "mamba2": MambaFamily(),
 }
 CLASSIFIER_HEAD = "score.weight"
+_WRITTEN_ANEW = frozenset(("architectures", "label2id", "num_labels", "_name_or_path"))
 WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -70,7 +75,7 @@ def convert(
     *,
     config_path: Path,
     weights_path: Path,
-    vocabulary: Mapping[str, int] | None = None,
+    vocabulary: Vocabulary | None = None,
     pooling: Literal["mean", "max"] = "mean",
 ) -> Converted:
     """A published model from the content of its files.
@@ -78,24 +83,27 @@ def convert(
     Args:
         config: of config.json. tensors: by official name, wrappers' prefixes included.
         config_path, weights_path: for messages.
-        vocabulary: token to id; None leaves it to the format.
+        vocabulary: of the tokenizer; None leaves it to the format.
         pooling: of a classifier; the official files do not say it.
 
     Raises:
         GenoSSMError: an unknown architecture, a key or a tensor that is missing, unknown or of the wrong kind.
     """
-    form = _find(config, config_path)
+    form, kind = find_format(config, config_path)
+    official = read_config(kind, config, config_path)
     tensors = form.tidy(strip_prefixes(tensors))
-    notes: list[str] = []
-    if vocabulary is not None and not is_dna(vocabulary):
-        notes.append("the tokenizer beside the weights has no tokens A, C, G and T: no command can read DNA with it")
-        vocabulary = {}
-    fields = form.read_shape(ConfigReader(config, config_path), tensors, vocabulary, notes)
-    fields |= {"vocabulary": fields["vocabulary"] or None, "pooling": pooling}
+    notes = _named(kind.unknown(config))
+    if vocabulary is not None and (reason := why_unreadable(vocabulary.ids)):
+        notes.append(f"{reason}, so no command can read DNA with it; --vocabulary says otherwise")
+    fields = form.read_shape(official, tensors, None if vocabulary is None else vocabulary.ids, notes, weights_path)
+    fields |= {"bos": vocabulary is not None and vocabulary.bos, "pooling": pooling}
+    if kind in form.written:
+        fields["official"] = _passed_on(kind.beside(config))
     shape = validate(SHAPES[fields["architecture"]], fields, [(config_path, {})])
     assert isinstance(shape, PublishedShape)
     _check(shape, config_path)
-    labels = _labels(config, tensors[CLASSIFIER_HEAD], config_path) if CLASSIFIER_HEAD in tensors else None
+    head = tensors.get(CLASSIFIER_HEAD)
+    labels = None if head is None else _labels(official, head, config_path, weights_path)
     try:
         with torch.device("meta"):
             expected = _build(shape, labels).state_dict()
@@ -108,17 +116,41 @@ def convert(
     return Converted(shape, labels, weights, notes)
 
 
+def _named(unknown: list[str]) -> list[str]:
+    text = (
+        f"warning: config.json has keys that this GenoSSM does not know: {', '.join(unknown)}; if they change what the"
+        " official code computes, outputs differ from it here"
+    )
+    return [text] if unknown else []
+
+
+def _passed_on(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries that JSON can hold and that no export writes anew."""
+    found = {}
+    for key, value in entries.items():
+        if key not in _WRITTEN_ANEW:
+            with contextlib.suppress(ValueError):  # an infinity
+                json.dumps(value, allow_nan=False)
+                found[key] = value
+    return found
+
+
 def _build(shape: PublishedShape, labels: list[str] | None) -> PublishedLanguageModel | PublishedClassifier:
     return PublishedLanguageModel(shape) if labels is None else PublishedClassifier(shape, len(labels))
 
 
-def _find(config: Mapping[str, Any], path: Path) -> Format:
+def find_format(content: Mapping[str, Any], path: Path) -> tuple[Format, type[Whole]]:
+    """The format of a config.json, and the kind of configuration that it is there.
+
+    Raises:
+        GenoSSMError: none that is known.
+    """
     for form in _FORMATS.values():
-        if form.matches(config):
-            return form
-    if config.get("format") == "genossm-checkpoint":
+        if kind := form.kind(content):
+            return form, kind
+    if content.get("format") == "genossm-checkpoint":
         raise GenoSSMError("this is a GenoSSM checkpoint already: use it as it is", path=path)
-    named = f"model_type is {config['model_type']!r}" if "model_type" in config else "it names no model_type"
+    named = f"model_type is {content['model_type']!r}"[:200] if "model_type" in content else "it names no model_type"
     raise GenoSSMError(f"unknown architecture: {named}; this GenoSSM reads {', '.join(_FORMATS)}", path=path)
 
 
@@ -131,7 +163,7 @@ def _check(shape: PublishedShape, path: Path) -> None:
         len(complement) != shape.vocab_size or not all(0 <= i < shape.vocab_size for i in complement)
     ):
         raise GenoSSMError(f"complement_map must give one of {shape.vocab_size} ids for each of them", path=path)
-    bases = [i for token, i in (shape.vocabulary or {}).items() if token in ("A", "C", "G", "T")]
+    bases = [i for token, i in folded(shape.vocabulary or {}).items() if token in ("A", "C", "G", "T")]
     if len(set(bases)) < len(bases):
         raise GenoSSMError("the vocabulary gives one id to two of A, C, G and T", path=path)
     if shape.vocabulary and not all(0 <= i < shape.vocab_size for i in shape.vocabulary.values()):
@@ -151,15 +183,24 @@ def _check_numbers(parameters: Mapping[str, Tensor], path: Path) -> None:
             raise GenoSSMError(f"{name} holds a number beyond float32: the file is damaged", path=path)
 
 
-def _labels(config: Mapping[str, Any], head: Tensor, path: Path) -> list[str]:
-    """The classes, in the order of the logits."""
-    written = config.get("id2label")
-    named = {int(k): str(v) for k, v in written.items()} if isinstance(written, dict) else {}
+def _labels(config: Whole, head: Tensor, config_path: Path, weights_path: Path) -> list[str]:
+    """The classes, in the order of the logits.
+
+    They become columns of tables, so each needs a name of its own, of one line.
+    """
     if head.dim() != 2 or len(head) < 2:
         raise GenoSSMError(
-            f"{CLASSIFIER_HEAD} has shape {tuple(head.shape)}: no classifier of two classes or more", path=path
+            f"{CLASSIFIER_HEAD} has shape {tuple(head.shape)}: no classifier of two classes or more", path=weights_path
         )
-    return [named.get(i, f"LABEL_{i}") for i in range(len(head))]
+    named = {int(number): label for number, label in config.id2label.items()}
+    labels = [named.get(i, f"LABEL_{i}") for i in range(len(head))]
+    for i, label in enumerate(labels):
+        if not label.strip() or not label.isprintable() or label in labels[:i]:
+            what = "is the name of two classes" if label in labels[:i] else "is no name of a class"
+            raise GenoSSMError(f"id2label: {label!r} {what}", path=config_path)
+    if beyond := named.keys() - set(range(len(head))):
+        raise GenoSSMError(f"id2label names class {min(beyond)}, the weights have {len(head)}", path=config_path)
+    return labels
 
 
 def names(shape: PublishedShape, labels: list[str] | None) -> list[Name]:
@@ -167,10 +208,17 @@ def names(shape: PublishedShape, labels: list[str] | None) -> list[Name]:
     return _FORMATS[shape.architecture].names(shape, labels)
 
 
-def export(
-    shape: ModelConfig | PublishedShape, labels: list[str] | None, weights: Mapping[str, Tensor]
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The official configuration and tensors of a model of ours.
+@dataclass(frozen=True)
+class Exported:
+    """A model in the official form: the content of config.json, the tensors, and the tokenizer's files by name."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    tokenizer: dict[str, dict[str, Any]]
+
+
+def export(shape: ModelConfig | PublishedShape, labels: list[str] | None, weights: Mapping[str, Tensor]) -> Exported:
+    """The official form of a model of ours.
 
     Raises:
         GenoSSMError: no published architecture computes what this model does.
@@ -178,10 +226,18 @@ def export(
     if isinstance(shape, ModelConfig):
         shape, weights = native.as_published(shape, labels, weights)
     form = _FORMATS[shape.architecture]
-    config = form.write_config(shape, labels)
+    config = form.write_config(shape, labels) | shape.official
+    config["dtype" if "dtype" in config else "torch_dtype"] = _dtype(weights)
     if labels is not None:
         config |= {
             "id2label": {str(i): label for i, label in enumerate(labels)},
             "label2id": {label: i for i, label in enumerate(labels)},
         }
-    return config, to_theirs(form.names(shape, labels), weights) | form.write_buffers(shape, labels)
+    tensors = to_theirs(form.names(shape, labels), weights) | form.write_buffers(shape, labels)
+    tokenizer = write_tokenizer(shape.vocabulary, bos=shape.bos) if shape.vocabulary else {}
+    return Exported(config, tensors, tokenizer)
+
+
+def _dtype(weights: Mapping[str, Tensor]) -> str:
+    """The type of the first weights, as transformers says it."""
+    return str(next(tensor.dtype for tensor in weights.values())).removeprefix("torch.")

@@ -9,13 +9,15 @@ from __future__ import annotations
 from typing import Literal
 
 from genossm.config import ModelConfig
-from genossm.config.section import Depth, Positive, PositiveFloat, Section, Width
+from genossm.config.section import Depth, Entries, Positive, PositiveFloat, Section, Width
 
 
 class PublishedShape(Section):
     """What all published models have.
 
-    ``vocabulary`` is token to id; None where nobody knows, and then no command can read DNA with the model.
+    ``vocabulary`` is token to id; None where nobody knows, and then no command can read DNA with the model. ``bos``:
+    a causal model was trained with [BOS] before the sequence. ``official``: entries of the official configuration
+    that no output depends on, for the way back.
     """
 
     architecture: str
@@ -27,9 +29,11 @@ class PublishedShape(Section):
     tie_embeddings: bool = True
     residual_in_fp32: bool = False
     vocabulary: dict[str, int] | None = None
+    bos: bool = False
     pooling: Literal["mean", "max"] = "mean"
     rc_equivariant: bool = False
     max_seqlen: Positive | None = None
+    official: Entries
 
 
 class MambaShape(PublishedShape):
