@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from genossm.config import ModelConfig
 from genossm.kernels.causal_conv1d import causal_conv1d
@@ -61,6 +62,18 @@ class MambaCore(Core):
             D=self.D, dt_bias=self.dt_bias, initial_state=h, **where,
         )  # fmt: skip
         return y, (taps, h)
+
+    def step(self, x_t: Tensor, state: State) -> tuple[Tensor, State]:
+        """See :class:`Core`; the recurrence itself, as the operators' checks and tiles take longer than one token."""
+        taps, h = state
+        window = torch.cat([taps, x_t[:, None]], dim=1)
+        x = F.silu((window * self.conv_weight.mT).sum(1) + self.conv_bias)
+        dt, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
+        dt = F.softplus(self.dt_proj(dt) + self.dt_bias)
+        decay = torch.exp(dt[..., None] * -torch.exp(self.A_log))
+        h = torch.addcmul(decay * h, (dt * x)[..., None], B[:, None])
+        y = torch.addcmul((h @ C[..., None])[..., 0], self.D, x)
+        return y, (window[:, 1:], h)
 
     def direction(self, state: State | None, reverse: bool) -> Direction:
         """This core for the fused operator."""
