@@ -146,6 +146,27 @@ def test_the_human_configuration_has_the_shape_of_caduceus(repository):
     assert all(source.sha256 for source in loaded.fetch.intervals.values())
 
 
+def test_a_long_window_lowers_the_smallest_time_step():
+    model = ModelConfig()
+    assert model.for_window(1024) is model  # the published range reaches across half of it
+    assert model.for_window(131_072).initial_dt_min == 1 / 131_072
+    assert ModelConfig(dt_window=5000).for_window(131_072).dt_window == 5000
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"mixer": "lssl", "d_state": 3, "lti": {"init": "fout"}}, "d_state: .* come in pairs, 3 is odd"),
+        ({"mixer": "s4", "lti": {"gbt_alpha": 0.3}}, "gbt_alpha: only lssl takes it"),
+        ({"mixer": "lssl", "lti": {"gbt_alpha": 0.3, "discretization": "zoh"}}, "gbt_alpha: only lssl takes it"),
+        ({"mixer": "ssd", "ssd": {"dt_limit": [1.0, 0.1]}}, "dt_limit: .* must be two numbers that rise"),
+    ],
+)
+def test_what_cannot_be_built_or_would_be_ignored_is_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        ModelConfig.model_validate(options)
+
+
 def test_presets_grow(repository):
     tiny, small, base = (
         load_model_config(repository / "config" / "model" / f"{name}.yaml") for name in ("tiny", "small", "base")

@@ -29,6 +29,12 @@ class SSDOptions(Section):
     bias: bool = Field(False, description="biases of the projections")
     conv_bias: bool = Field(True, description="bias of the short convolution")
 
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.dt_limit is not None and not 0 <= self.dt_limit[0] < self.dt_limit[1]:
+            raise ValueError(f"dt_limit: {list(self.dt_limit)} must be two numbers that rise, from 0 on")
+        return self
+
 
 class LTIOptions(Section):
     """Time-invariant state spaces: S4, S4D, DSS, LSSL, S5, Liquid-S4."""
@@ -105,7 +111,9 @@ class ModelConfig(Section):
     dt_min: PositiveFloat = Field(1e-3, description="smallest initial time step")
     dt_max: PositiveFloat = Field(1e-1, description="largest initial time step")
     dt_window: Positive | None = Field(
-        None, description="bp to remember: the smallest initial time step is 1 / dt_window, where that is below dt_min"
+        None,
+        description="bp to remember: the smallest initial time step is 1 / dt_window, where that is below dt_min; "
+        "default: pretrain's seqlen, where it is above 2 / dt_min",
     )
     ssd: SSDOptions = SSDOptions()
     lti: LTIOptions = LTIOptions()
@@ -165,6 +173,10 @@ class ModelConfig(Section):
             only = {"s4": "bilinear", "dss": "zoh"}.get(mixer)
             if only and rule not in ("auto", only):
                 raise ValueError(f"lti.discretization: {mixer} is made for {only}, not for {rule}")
+            if measures and init == "fout" and self.d_state % 2:
+                raise ValueError(f"d_state: the states of lti.init: fout come in pairs, {self.d_state} is odd")
+        if self.lti.gbt_alpha is not None and (rule != "auto" or not {"lssl", "lssl_fixed"} & set(self.layers)):
+            raise ValueError("lti.gbt_alpha: only lssl takes it, in place of lti.discretization")
         return self
 
     @property
@@ -185,6 +197,15 @@ class ModelConfig(Section):
         near 1 / L: with dt >= 0.001 nothing is remembered beyond a few thousand bp at the start of training.
         """
         return self.dt_min if self.dt_window is None else min(self.dt_min, 1 / self.dt_window)
+
+    def for_window(self, seqlen: int) -> Self:
+        """This shape, to be trained on windows of ``seqlen`` tokens: ``dt_window`` is that, where nothing else is set.
+
+        Up to 2 / dt_min tokens the usual range reaches across half the window already, and stays as published.
+        """
+        if self.dt_window is not None or seqlen <= 2 / self.dt_min:
+            return self
+        return self.model_copy(update={"dt_window": seqlen})
 
     @property
     def layers(self) -> list[MixerName]:

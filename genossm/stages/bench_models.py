@@ -22,7 +22,7 @@ from genossm.science.systems import LAWS, SYSTEMS, chosen, float32_error, hybrid
 
 def header(lengths: Sequence[int]) -> list[str]:
     """The columns of the table."""
-    names = ["system", "preset", "laws", "law_error", "float32_error"]
+    names = ["system", "mixer", "laws", "law_error", "float32_error"]
     for length in lengths:
         names += [f"forward_ns_{length}", f"backward_ns_{length}"]
     return [*names, f"bytes_per_token_{max(lengths)}"]
@@ -95,6 +95,7 @@ def models(
     """
     if output is not None:
         check_output(output)
+        output.parent.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
     if d_model % 32:
         raise GenoSSMError(f"--d-model {d_model}: give a multiple of 32, the width of a head of attention")
     at = sorted(set(lengths or (16_384, 131_072)))

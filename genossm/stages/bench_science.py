@@ -33,8 +33,8 @@ class Outcome:
     seconds: float
 
 
-def check(names: Sequence[str], *, seed: int = 0, quick: bool = False) -> list[Outcome]:
-    """Check claims by name, one after another; progress goes to stderr.
+def check_names(names: Sequence[str]) -> None:
+    """Refuse what is no claim.
 
     Raises:
         GenoSSMError: a name that is no claim.
@@ -42,6 +42,15 @@ def check(names: Sequence[str], *, seed: int = 0, quick: bool = False) -> list[O
     for name in names:
         if name not in CLAIMS:
             raise GenoSSMError(f"--only: there is no claim {name!r}; there is {', '.join(CLAIMS)}")
+
+
+def check(names: Sequence[str], *, seed: int = 0, quick: bool = False) -> list[Outcome]:
+    """Check claims by name, one after another; progress goes to stderr.
+
+    Raises:
+        GenoSSMError: a name that is no claim.
+    """
+    check_names(names)
     found = []
     for name in names:
         begin = time.perf_counter()
@@ -147,6 +156,8 @@ def science(
     """
     if output.exists() and not output.is_dir():
         raise GenoSSMError("is a file; --output names a folder", path=output)
+    check_names(only or ())
+    output.mkdir(parents=True, exist_ok=True)  # before minutes of work, not after
     outcomes = check(only or CLAIMS, seed=seed, quick=quick)
     write(outcomes, output)
     print(to_text(outcomes))

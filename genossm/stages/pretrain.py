@@ -62,15 +62,16 @@ def pretrain(
     with locked(output / ".lock", "the run"), StopRequest() as stop, open_tokens(tokens) as opened:
         _check_fit(opened, section)
         torch.manual_seed(seed)
-        network, origin = _network(model)
+        seqlen = section.seqlen or opened.window
+        network, origin = _network(model, seqlen)
         training = {
             **section.model_dump(exclude=_FREE),
-            "seqlen": section.seqlen or opened.window,
+            "seqlen": seqlen,
             "seed": seed,
             "tokens_sha256": opened.sha256,
             **origin,
         }
-        _check_reach(network, training["seqlen"])
+        _check_reach(network, seqlen)
         config = checkpoint_config("language_model", network.config.model_dump(mode="json"), training)
         finished = _finished(output, config)
         if finished is not None:
@@ -101,10 +102,10 @@ def pretrain(
         return metrics
 
 
-def _network(model: ModelConfig | Path) -> tuple[LanguageModel, dict[str, str]]:
+def _network(model: ModelConfig | Path, seqlen: int) -> tuple[LanguageModel, dict[str, str]]:
     """The model to train, on the CPU, and what its provenance says of where it began."""
     if not isinstance(model, Path):
-        return build_model(model), {}
+        return build_model(model.for_window(seqlen)), {}
     network, _ = load_model(model)
     if not isinstance(network, LanguageModel):
         raise GenoSSMError("a classifier; pretraining goes on from a language model", path=model)

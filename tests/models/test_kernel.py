@@ -125,6 +125,12 @@ def test_golden_official_s4_kernel(shared: Path, equality: Equality, case: str) 
     assert relative(same, torch.from_numpy(data["K"])) < 1e-11
 
 
+def test_a_pole_on_the_axis_is_refused() -> None:
+    form = nplr("fout", 8)
+    with pytest.raises(ValueError, match="an eigenvalue is 0"):
+        dplr_kernel(form.eigenvalues, form.P, form.B, torch.ones_like(form.B), torch.tensor(0.01).double(), 64)
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 def test_every_way_to_a_kernel_gives_the_power_series(measure) -> None:
     """Cauchy sums at the roots of unity, doubling, and the series itself: complex pairs and real form."""

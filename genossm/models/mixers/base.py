@@ -46,7 +46,8 @@ class Core(nn.Module, ABC):
         Args:
             x: (batch, seqlen, columns), what the mixer's ``project_in`` gives.
             state: what an earlier chunk of the same direction handed on; None starts from nothing.
-            mask: bool (batch, seqlen), False at padding: it changes neither outputs nor state.
+            mask: bool (batch, seqlen), False at padding, which stands at the ends of a row: it changes neither outputs
+                nor state.
             segments: int (batch, seqlen), packed sequences; nothing crosses where the number changes.
             reverse: read from the last token to the first.
         """

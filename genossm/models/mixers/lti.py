@@ -13,7 +13,8 @@ preset          A                                          discretisation       
 =============== ========================================== ===================== ==============
 
 What decays faster than a window forgets it. A channel with decay rate a and time step dt remembers about 1 / (a dt)
-tokens, so with rate 1/2 and dt >= 0.001 it is 2,000 bp at most: for longer windows set ``dt_window``.
+tokens, so with rate 1/2 and dt >= 0.001 it is 2,000 bp at most: for longer windows ``pretrain`` sets
+``dt_window``, and the smallest dt becomes 1 / window.
 Complex parameters are stored as real pairs. Every decay rate is an exponential, so it stays positive.
 """
 

@@ -91,7 +91,13 @@ def dplr_kernel(
         eigenvalues, B, C: complex (..., n). P: complex (..., rank, n). dt: real (...).
         length: of the kernel.
         conjugate_pairs: one of each pair is given, the other is understood; else the set is complete as it stands.
+
+    Raises:
+        ValueError: an eigenvalue 0, as of HiPPO-FouT: the generating function has a pole at z = 1 there. Move it off
+            the axis, as the mixer does, or use :func:`krylov`.
     """
+    if (eigenvalues.abs() < 1e-9).any():
+        raise ValueError("an eigenvalue is 0: the generating function has a pole at z = 1; use krylov")
     if conjugate_pairs:
         eigenvalues, P, B, C = with_conjugates(eigenvalues, P, B, C)
     wide = [v.to(torch.complex128) for v in (eigenvalues, P, B, C)]
