@@ -3,9 +3,17 @@
 A window of the reference is read once, with the states of every layer kept at a few places. An edited copy of it is
 then read only around the edit: at the borders of that region the layers are given the states of the unedited window.
 That is exact where the states that *leave* the region are those of the unedited window too, for then everything outside
-is as it was, layer by layer. So the region is widened (``REACHES``) until the leaving states differ by less than a
-tolerance, relative to their norm; at the last it is the whole window. What only the edited place itself is asked for
-needs less: a difference must leave the region and come back, so there the tolerance is the square root.
+is as it was, layer by layer. Where they differ a little, what they change outside is known to the first order: the
+window is read backward as well, once, for the derivatives of its log-likelihood by the states at all borders
+(:mod:`genossm.models.sensitivity`). What is left are products of small changes. So a region is widened (``REACHES``)
+until such a product is within a tolerance; at the last it is the whole window. With e the largest difference of a
+leaving state, relative to its norm, the products are estimated
+
+* for ``site`` of a masked model by e^2, as a difference must leave the region and come back; for ``distance``,
+  relative, by e^2, as it is a sum of squares;
+* for ``window`` by e times a quarter of the first-order term (measured: the error is several times smaller).
+
+A window with a single edit is not read backward: its edited copy is read as a whole, which takes less.
 
 Scores of an edit that replaces k bases by m others, natural logarithms, N never scored:
 
@@ -25,74 +33,35 @@ Both strands: means of the two. An equivariant model reads both at once and has 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from genossm import vocab
+from genossm.models.edit_rows import Edit, Effect, Floats, Result, Row, Tokens
 from genossm.models.heads import LanguageModel, base_log_probs
 from genossm.models.likelihood import is_base
+from genossm.models.mixers.attention import AttentionCore
 from genossm.models.mixers.base import State
-from genossm.models.streaming import Reading, join_strands, read_window, stack_of, strand_backbone
+from genossm.models.sensitivity import first_order, read_with_derivatives
+from genossm.models.streaming import Reading, Snapshots, join_strands, read_window, stack_of, strand_backbone
 
-Tokens = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float64]
+__all__ = ["Edit", "EditedWindow", "Effect"]
 
-REACHES = (192, 960, 3904)
-"""bp read again on either side of an edit, in turn; then the whole window."""
-GRID = 64
-"""Regions begin and end at multiples of this, so that neighbours share states."""
+REACHES = (384, 896, 1792, 3584)
+"""bp read again on either side of an edit, in turn, as long as that is less than ``WIDEST``; then the whole window."""
+WIDEST = 0.75
+"""The share of a window that is worth reading as a region."""
+GRID = 256
+"""Regions begin and end at multiples of this, so that neighbours share states and a window is read in few chunks."""
 ROW_TOKENS = 1 << 14
 """Tokens read at a time."""
+TOGETHER = 64
+"""Edits whose hidden states are held together."""
 TYPICAL_EVERY = 8
-
-
-@dataclass(frozen=True)
-class Edit:
-    """Bases [start, end) of a window replaced by ``tokens``, uint8."""
-
-    start: int
-    end: int
-    tokens: Tokens
-
-
-@dataclass(frozen=True)
-class Effect:
-    """The scores of an edit; see the module."""
-
-    site: float
-    window: float
-    distance: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """Inputs [start, end) of a strand's window read again, with [at, at + k) replaced by ``tokens``."""
-
-    strand: int
-    start: int
-    end: int
-    at: int
-    k: int
-    tokens: Tokens
-
-    @property
-    def length(self) -> int:
-        return self.end - self.start + len(self.tokens) - self.k
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What was read in a row: log_probs float64 (length, 4), hidden (length, width), and how much leaves the region."""
-
-    row: _Row
-    log_probs: Floats
-    hidden: Tensor
-    leaving: float
 
 
 class EditedWindow:
@@ -103,13 +72,21 @@ class EditedWindow:
         tokens: uint8, shape (length,).
         edits: those that :meth:`effects` will be asked for.
         both_strands: the mean of both; an equivariant model has one value all the same.
-        tolerance: of the states that leave a region, relative; 0 reads whole windows.
+        tolerance: of a score, in nats (of ``distance``: relative), as the module estimates it; 0 reads whole windows.
+        site_only: leave ``window`` and ``distance`` out (NaN), which take most of the time.
     """
 
     def __init__(
-        self, model: LanguageModel, tokens: Tokens, edits: Iterable[Edit], *, both_strands: bool, tolerance: float
+        self,
+        model: LanguageModel,
+        tokens: Tokens,
+        edits: Sequence[Edit],
+        *,
+        both_strands: bool,
+        tolerance: float,
+        site_only: bool = False,
     ) -> None:
-        self._model, self._tokens, self._tolerance = model, tokens, tolerance
+        self._model, self._tokens, self._tolerance, self._site_only = model, tokens, tolerance, site_only
         self._causal = model.config.objective == "causal"
         self._offset = int(self._causal and model.bos)
         self._equivariant = bool(model.config.rc_equivariant)
@@ -118,8 +95,13 @@ class EditedWindow:
         head = np.full(self._offset, vocab.BOS, dtype=np.uint8)
         self._inputs = [np.concatenate([head, strand]) for strand in strands]
         self._scored = 1 if self._equivariant else len(strands)
+        self._derivatives: list[tuple[Snapshots, Snapshots]] = []
         stack = stack_of(model) if tolerance > 0 else None
-        self._levels = len(REACHES) if stack is not None else 0
+        if stack is not None and any(isinstance(part, AttentionCore) for part in stack.backbone.modules()):
+            stack = None  # keys are handed on by their place, which an indel moves
+        self._levels = (
+            0 if stack is None else sum(self._cells(reach) * GRID <= WIDEST * self._length for reach in REACHES)
+        )
         places = {
             place
             for edit in edits
@@ -127,16 +109,28 @@ class EditedWindow:
             for level in range(self._levels)
             for place in self._mirrored(self._region(self._placed(edit, strand), strand, level))
         }
-        ids = torch.from_numpy(np.stack(self._inputs).astype(np.int64)).to(self._device)
+        inner = sorted(places - {0, self._length})
+        ids = model.translate(torch.from_numpy(np.stack(self._inputs).astype(np.int64)).to(self._device))
+        if stack is not None and inner and len(edits) > 1 and not site_only:
+            self._reading, self._derivatives = read_with_derivatives(stack, ids, inner, self._total)
+        else:
+            with torch.inference_mode():
+                self._reading = (
+                    Reading(strand_backbone(model)(ids)[0], []) if stack is None else read_window(stack, ids, inner)
+                )
         with torch.inference_mode():
-            if stack is not None:
-                self._reading = read_window(stack, model.translate(ids), sorted(places - {0, self._length}))
-            else:
-                self._reading = Reading(strand_backbone(model)(model.translate(ids))[0], [])
-            hidden = self._joined(self._reading.hidden)
-            self._hidden = hidden
-            self._log_probs = base_log_probs(model.read_out(hidden)).double().cpu().numpy()
+            self._hidden = self._joined(self._reading.hidden)
+            self._log_probs = base_log_probs(model.read_out(self._hidden)).double().cpu().numpy()
         self._own = [self._of_targets(self._log_probs[s], self._targets(s)) for s in range(self._scored)]
+
+    def _total(self, hidden: Tensor) -> Tensor:
+        """The sum of log P of all bases of the scored strands, to differentiate."""
+        targets = np.stack([self._targets(strand) for strand in range(self._scored)])
+        scored = is_base(targets)
+        column = np.where(scored, targets - np.uint8(vocab.FIRST_BASE), 0).astype(np.int64)
+        log_probs = base_log_probs(self._model.read_out(self._joined(hidden)))
+        own = log_probs.gather(2, torch.from_numpy(column).to(hidden.device)[..., None])[..., 0]
+        return (own * torch.from_numpy(scored).to(hidden.device)).sum()
 
     @property
     def _length(self) -> int:
@@ -144,8 +138,7 @@ class EditedWindow:
 
     def typical(self) -> float:
         """See the module; NaN for a window without bases."""
-        values = [self._typical(strand) for strand in range(self._scored)]
-        return float(np.mean(values))
+        return float(np.mean([self._typical(strand) for strand in range(self._scored)]))
 
     def _typical(self, strand: int) -> float:
         tokens = self._inputs[strand]
@@ -162,63 +155,79 @@ class EditedWindow:
 
     def effects(self, edits: Sequence[Edit]) -> list[Effect]:
         """The scores of each edit."""
+        return [effect for at in range(0, len(edits), TOGETHER) for effect in self._effects(edits[at : at + TOGETHER])]
+
+    def _effects(self, edits: Sequence[Edit]) -> list[Effect]:
         rows = [self._placed(edit, s) for edit in edits for s in range(self._scored)]
-        changed = self._settled(rows, self._tolerance)
+        changed = [] if self._site_only and not self._causal else self._changed(rows)
         site = self._sites(rows, changed) if self._causal else self._hidden_sites(rows)
         effects = []
         for i in range(len(edits)):
             parts = range(i * self._scored, (i + 1) * self._scored)
+            mine = float(np.mean([site[j] for j in parts]))
+            if self._site_only:
+                effects.append(Effect(mine, math.nan, math.nan))
+                continue
             whole = [site[j] + self._flanks(changed[j]) for j in parts]
             distances = [self._distance(changed[j]) for j in parts]
-            effects.append(
-                Effect(float(np.mean([site[j] for j in parts])), float(np.mean(whole)), float(np.mean(distances)))
-            )
+            effects.append(Effect(mine, float(np.mean(whole)), float(np.mean(distances))))
         return effects
+
+    def _changed(self, rows: Sequence[Row]) -> list[Result]:
+        """The edited rows, as far as the scores that are asked for need them."""
+        if self._site_only:  # of a causal model: exact in any region, for nothing comes back
+            return self._settled(rows, lambda result: True)
+        if not self._derivatives:
+            return self._settled(rows, lambda result: True, first=self._levels)
+        return self._settled(rows, lambda r: max(r.leaving, abs(r.outside) / 4) * r.leaving <= self._tolerance)
 
     # ---- where
 
-    def _placed(self, edit: Edit, strand: int) -> _Row:
+    def _placed(self, edit: Edit, strand: int) -> Row:
         """An edit among the inputs of a strand; the region is still to be chosen."""
         start, tokens = edit.start, edit.tokens
         if strand:
             start, tokens = len(self._tokens) - edit.end, vocab.reverse_complement(edit.tokens)
-        return _Row(strand, 0, self._length, start + self._offset, edit.end - edit.start, tokens)
+        return Row(strand, 0, self._length, start + self._offset, edit.end - edit.start, tokens)
 
-    def _region(self, row: _Row, strand: int, level: int) -> _Row:
-        """The row, cut to the region of a level."""
-        if level >= self._levels:
+    def _region(self, row: Row, strand: int, level: int) -> Row:
+        """The row, cut to the region of a level; the last is all that an edit can change."""
+        if not self._levels or (level == self._levels and not self._causal):
             return row
-        reach = REACHES[level]
-        before = 1 if self._causal else reach
-        start = max(0, (row.at - before) // GRID * GRID)
-        end = start + (row.at - start) // GRID * GRID + GRID + reach + -(-row.k // GRID) * GRID
-        return _Row(strand, start, min(end, self._length), row.at, row.k, row.tokens)
+        reach = self._length if level == self._levels else REACHES[level]
+        first = (row.at - (1 if self._causal else reach)) // GRID
+        cells = self._cells(reach) - (-row.k // GRID)
+        return Row(strand, max(0, first * GRID), min((first + cells) * GRID, self._length), row.at, row.k, row.tokens)
 
-    def _mirrored(self, row: _Row) -> list[int]:
+    def _cells(self, reach: int) -> int:
+        """Cells of the grid that a region of an insertion takes."""
+        return 1 - (-reach * (1 if self._causal else 2) // GRID)
+
+    def _mirrored(self, row: Row) -> list[int]:
         """Where states are needed for a row, on either strand."""
         ends = [row.start, row.end]
         return ends if not self._equivariant else [*ends, *(self._length - end for end in ends)]
 
     # ---- reading
 
-    def _settled(self, rows: Sequence[_Row], tolerance: float) -> list[_Result]:
-        """Each row read in a region so wide that what leaves it is within the tolerance."""
-        found: dict[int, _Result] = {}
-        pending = range(len(rows))
-        for level in range(self._levels + 1):
+    def _settled(self, rows: Sequence[Row], enough: Callable[[Result], bool], first: int = 0) -> list[Result]:
+        """Each row read in a region so wide that it is ``enough``, or as a whole; from level ``first`` on."""
+        found: dict[int, Result] = {}
+        pending = list(range(len(rows)))
+        for level in range(first, self._levels + 1):
             placed = {i: self._region(rows[i], rows[i].strand, level) for i in pending}
             for i, result in self._read(placed).items():
-                if level == self._levels or result.leaving <= tolerance:
+                if level == self._levels or enough(result):
                     found[i] = result
-            pending = [i for i in pending if i not in found]  # type: ignore[assignment]
+            pending = [i for i in pending if i not in found]
         return [found[i] for i in range(len(rows))]
 
-    def _read(self, rows: dict[int, _Row]) -> dict[int, _Result]:
+    def _read(self, rows: dict[int, Row]) -> dict[int, Result]:
         """Rows of equal length go together; no result depends on which."""
         groups: dict[tuple[int, bool], list[int]] = {}
         for i, row in rows.items():
             groups.setdefault((row.length, row.end - row.start == self._length), []).append(i)
-        found: dict[int, _Result] = {}
+        found: dict[int, Result] = {}
         for (length, _), members in groups.items():
             size = max(1, ROW_TOKENS // length // (2 if self._equivariant else 1))
             for at in range(0, len(members), size):
@@ -227,7 +236,7 @@ class EditedWindow:
         return found
 
     @torch.inference_mode()
-    def _read_together(self, rows: list[_Row]) -> list[_Result]:
+    def _read_together(self, rows: list[Row]) -> list[Result]:
         tracks = [*rows, *(self._other_strand(row) for row in rows)] if self._equivariant else rows
         texts = np.stack([self._text(row) for row in tracks]).astype(np.int64)
         ids = self._model.translate(torch.from_numpy(texts).to(self._device))
@@ -235,12 +244,13 @@ class EditedWindow:
         state = None if whole or not self._levels else self._entering(tracks)
         backbone = strand_backbone(self._model)
         hidden, states = backbone(ids, state=state)
-        leaving = [0.0] * len(tracks) if state is None else self._leaving(tracks, states)
+        leaving, outside = ([0.0] * len(tracks),) * 2 if state is None else self._leaving(tracks, states)
         if self._equivariant:
             leaving = [max(pair) for pair in zip(leaving[: len(rows)], leaving[len(rows) :], strict=True)]
+            outside = [sum(pair) for pair in zip(outside[: len(rows)], outside[len(rows) :], strict=True)]
             hidden = torch.cat([self._joined(hidden[i :: len(rows)]) for i in range(len(rows))])
         log_probs = base_log_probs(self._model.read_out(hidden)).double().cpu().numpy()
-        return [_Result(*parts) for parts in zip(rows, log_probs, hidden, leaving, strict=True)]
+        return [Result(*parts) for parts in zip(rows, log_probs, hidden, leaving, outside, strict=True)]
 
     def _joined(self, hidden: Tensor) -> Tensor:
         """Hidden states of the scored strands, from those of all strands (strands, n, d_model)."""
@@ -248,31 +258,29 @@ class EditedWindow:
             return hidden
         return join_strands(self._model, hidden[:1], hidden[1:].flip(1))
 
-    def _text(self, row: _Row) -> Tokens:
+    def _text(self, row: Row) -> Tokens:
         inputs = self._inputs[row.strand]
         return np.concatenate([inputs[row.start : row.at], row.tokens, inputs[row.at + row.k : row.end]])
 
-    def _other_strand(self, row: _Row) -> _Row:
+    def _other_strand(self, row: Row) -> Row:
         n = self._length
         tokens = vocab.reverse_complement(row.tokens)
-        return _Row(1, n - row.end, n - row.start, n - row.at - row.k, row.k, tokens)
+        return Row(1, n - row.end, n - row.start, n - row.at - row.k, row.k, tokens)
 
-    def _entering(self, rows: list[_Row]) -> list[State | tuple[State | None, State | None]]:
+    def _entering(self, rows: list[Row]) -> list[State | tuple[State | None, State | None]]:
         """The states of the unedited window at the borders, one entry a layer."""
-        return [
-            (self._states(rows, layer, 0), self._states(rows, layer, 1)) if snapshots[1] else
-            self._states(rows, layer, 0)
-            for layer, snapshots in enumerate(self._reading.states)
-        ]  # fmt: skip
+        states: list[State | tuple[State | None, State | None]] = []
+        for right, left in self._reading.states:
+            entering = self._of_rows(rows, right, "start")
+            states.append((entering, self._of_rows(rows, left, "end")) if left else entering)
+        return states
 
-    def _states(self, rows: list[_Row], layer: int, side: int, *, leaving: bool = False) -> State:
-        """States of the unedited window: of the sweep forward (side 0) or backward, that enter or leave each row."""
-        snapshots = self._reading.states[layer][side]
+    def _of_rows(self, rows: list[Row], snapshots: Snapshots, border: Literal["start", "end"]) -> State:
+        """What was kept of the unedited window at a border of each row; zero at the ends of the window."""
         like = next(iter(snapshots.values()))
-        at_end = (side == 1) != leaving
         columns = []
         for row in rows:
-            place = row.end if at_end else row.start
+            place = row.start if border == "start" else row.end
             known = snapshots.get(place) if 0 < place < self._length else None
             columns.append(
                 tuple(part.new_zeros(1, *part.shape[1:]) for part in like)
@@ -281,19 +289,24 @@ class EditedWindow:
             )
         return tuple(torch.cat(parts) for parts in zip(*columns, strict=True))
 
-    def _leaving(self, rows: list[_Row], states: list[State | tuple[State, State]]) -> list[float]:
-        """How far the states that leave each region are from those of the unedited window, relative, at most."""
-        worst = [0.0] * len(rows)
-        for layer, (_, backward) in enumerate(self._reading.states):
-            both = states[layer] if backward else (states[layer],)
+    def _leaving(self, rows: list[Row], states: list[State | tuple[State, State]]) -> tuple[list[float], list[float]]:
+        """Of the states that leave each region: how far they are from those of the unedited window, relative, at most;
+        and what that changes outside, to the first order (0 where nobody read backward)."""
+        worst, outside = np.zeros(len(rows)), np.zeros(len(rows))
+        for layer, kept in enumerate(self._reading.states):
+            both = states[layer] if kept[1] else (states[layer],)
             for side, got in enumerate(both):
-                want = self._states(rows, layer, side, leaving=True)
-                for value, known in zip(got, want, strict=True):
-                    change = (value - known).flatten(1).norm(dim=1) / known.flatten(1).norm(dim=1).clamp(min=1e-6)
-                    for i, (row, amount) in enumerate(zip(rows, change.tolist(), strict=True)):
-                        at_edge = row.start == 0 if side else row.end == self._length
-                        worst[i] = worst[i] if at_edge else max(worst[i], amount)
-        return worst
+                border: Literal["start", "end"] = "start" if side else "end"
+                inside = np.array([row.start > 0 if side else row.end < self._length for row in rows])
+                known = self._of_rows(rows, kept[side], border)
+                change = tuple(new - old for new, old in zip(got, known, strict=True))
+                for moved, old in zip(change, known, strict=True):
+                    size = moved.flatten(1).norm(dim=1) / old.flatten(1).norm(dim=1).clamp(min=1e-6)
+                    worst = np.where(inside, np.maximum(worst, size.cpu().numpy()), worst)
+                if self._derivatives:
+                    by = self._of_rows(rows, self._derivatives[layer][side], border)
+                    outside += np.where(inside, first_order(by, change), 0.0)
+        return worst.tolist(), outside.tolist()
 
     # ---- scores
 
@@ -309,7 +322,7 @@ class EditedWindow:
         column = np.where(scored, targets - np.uint8(vocab.FIRST_BASE), 0)
         return np.where(scored, log_probs[np.arange(len(targets)), column], 0.0)
 
-    def _changed_own(self, result: _Result) -> Floats:
+    def _changed_own(self, result: Result) -> Floats:
         """log P of the targets of an edited row."""
         text = self._text(result.row)
         if self._causal:
@@ -317,7 +330,7 @@ class EditedWindow:
             text = np.append(text[1:], after if after.size else np.uint8(vocab.PAD))
         return self._of_targets(result.log_probs, text)
 
-    def _sites(self, rows: Sequence[_Row], results: list[_Result]) -> list[float]:
+    def _sites(self, rows: Sequence[Row], results: list[Result]) -> list[float]:
         """Causal models: the site's score, from the edited rows."""
         values = []
         for row, result in zip(rows, results, strict=True):
@@ -332,20 +345,21 @@ class EditedWindow:
             values.append(float(value))
         return values
 
-    def _hidden_sites(self, rows: Sequence[_Row]) -> list[float]:
+    def _hidden_sites(self, rows: Sequence[Row]) -> list[float]:
         """Masked models: the site's score, from rows with the old and the new bases hidden."""
-        asked: dict[tuple[int, int, int, int], _Row] = {}
+        asked: dict[tuple[int, int, int, int], Row] = {}
 
-        def ask(row: _Row, count: int) -> tuple[int, int, int, int]:
+        def ask(row: Row, count: int) -> tuple[int, int, int, int]:
             key = (row.strand, row.at, row.k, count)
             hidden = np.full(count, vocab.MASK, dtype=np.uint8)
-            asked.setdefault(key, _Row(row.strand, 0, self._length, row.at, row.k, hidden))
+            asked.setdefault(key, Row(row.strand, 0, self._length, row.at, row.k, hidden))
             return key
 
         queries = [
             [(ask(row, len(text)), text, sign) for text, sign in self._alleles(row) if len(text)] for row in rows
         ]
-        found = dict(zip(asked, self._settled(list(asked.values()), math.sqrt(self._tolerance)), strict=True))
+        settled = self._settled(list(asked.values()), lambda result: result.leaving**2 <= self._tolerance)
+        found = dict(zip(asked, settled, strict=True))
         values = []
         for parts in queries:
             value = 0.0
@@ -356,11 +370,11 @@ class EditedWindow:
             values.append(value)
         return values
 
-    def _alleles(self, row: _Row) -> list[tuple[Tokens, int]]:
+    def _alleles(self, row: Row) -> list[tuple[Tokens, int]]:
         return [(row.tokens, 1), (self._inputs[row.strand][row.at : row.at + row.k], -1)]
 
-    def _flanks(self, result: _Result) -> float:
-        """The change of log P of all bases but the replaced ones."""
+    def _flanks(self, result: Result) -> float:
+        """The change of log P of all bases but the replaced ones, inside the region and outside it."""
         row = result.row
         site = row.at - int(self._causal)
         new, old = self._changed_own(result), self._own[row.strand]
@@ -373,9 +387,9 @@ class EditedWindow:
             first = int(is_base(inputs[row.k : row.k + 1]).sum()) if not len(row.tokens) else 0
             was_first = int(is_base(inputs[:1]).sum()) if not row.k else 0
             right -= math.log(4) * (first - was_first)
-        return float(left + right)
+        return float(left + right) + result.outside
 
-    def _distance(self, result: _Result) -> float:
+    def _distance(self, result: Result) -> float:
         row, m = result.row, len(result.row.tokens)
         old = self._hidden[row.strand if not self._equivariant else 0]
         new, at = result.hidden, row.at - row.start

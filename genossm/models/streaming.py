@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from genossm.models.backbone import Backbone, Block, ReverseComplement
 from genossm.models.bidirectional import Bidirectional, Direction
@@ -162,28 +163,58 @@ class Reading:
     states: list[tuple[Snapshots, Snapshots]]
 
 
-def read_window(stack: Stack, ids: Tensor, places: Sequence[int]) -> Reading:
-    """Read ids int64 (batch, n), in the backbone's own ids, and keep the states at ``places``, each in (0, n)."""
+Shifts = list[tuple[Snapshots, Snapshots]]
+"""Of every layer, by place as in :class:`Reading`: what is added to the states that a sweep hands on there."""
+CHECKPOINTED = 1 << 15
+"""Tokens from which on a reading that is differentiated keeps a layer's activations only while it goes backward."""
+
+
+def read_window(stack: Stack, ids: Tensor, places: Sequence[int], shifts: Shifts | None = None) -> Reading:
+    """Read ids int64 (batch, n), in the backbone's own ids, and keep the states at ``places``, each in (0, n).
+
+    ``shifts``: an empty pair of dictionaries a layer; filled with zeros to differentiate by, as :data:`Shifts` says.
+    """
     edges = sorted({0, ids.shape[1], *places})
     x = stack.backbone.embed(ids)
     states = []
-    for layer in stack.layers:
-        inner, backward_inner, gates = layer.inputs(x)
-        forward, right_states = _sweep(layer, inner, edges, "forward")
-        backward, left_states = _sweep(layer, backward_inner, edges, "backward") if layer.two_way else (None, {})
-        states.append((right_states, left_states))
-        x = layer.combine(x, gates, forward, backward)
+    for index, layer in enumerate(stack.layers):
+        moved = None if shifts is None else shifts[index]
+        if moved is not None and ids.numel() > CHECKPOINTED:
+            x, kept = checkpoint(_through, layer, x, edges, moved, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x, kept = _through(layer, x, edges, moved)
+        states.append(kept)
     return Reading(stack.backbone.finish(x), states)
 
 
-def _sweep(layer: Layer, inner: Tensor, edges: list[int], direction: Direction) -> tuple[Tensor, Snapshots]:
+def _through(
+    layer: Layer, x: Tensor, edges: list[int], shifts: tuple[Snapshots, Snapshots] | None
+) -> tuple[Tensor, tuple[Snapshots, Snapshots]]:
+    """The residual stream after a layer, and the snapshots of its sweeps."""
+    inner, backward_inner, gates = layer.inputs(x)
+    right, left = (None, None) if shifts is None else shifts
+    forward, right_states = _sweep(layer, inner, edges, "forward", right)
+    backward, left_states = _sweep(layer, backward_inner, edges, "backward", left) if layer.two_way else (None, {})
+    return layer.combine(x, gates, forward, backward), (right_states, left_states)
+
+
+def _sweep(
+    layer: Layer, inner: Tensor, edges: list[int], direction: Direction, shifts: Snapshots | None
+) -> tuple[Tensor, Snapshots]:
     """One direction over all inputs (batch, n, columns), and the states at the inner edges."""
     chunks = list(pairwise(edges))
+    parts = inner.split([end - start for start, end in chunks], dim=1)  # slices would each go backward in full length
+    order = list(zip(chunks, parts, strict=True))
     outputs: list[Tensor] = []
     snapshots: Snapshots = {}
     state: State | None = None
-    for start, end in chunks if direction == "forward" else reversed(chunks):
-        y, state = layer.sweep(inner[:, start:end], direction, state)
-        snapshots[end if direction == "forward" else start] = state
+    for (start, end), part in order if direction == "forward" else reversed(order):
+        y, state = layer.sweep(part, direction, state)
         outputs.append(y)
+        place = end if direction == "forward" else start
+        snapshots[place] = tuple(value.detach() for value in state)
+        if shifts is not None and 0 < place < edges[-1]:
+            if place not in shifts:  # read again by a checkpoint, it must be the same
+                shifts[place] = tuple(torch.zeros_like(value, requires_grad=True) for value in snapshots[place])
+            state = tuple(value + shift for value, shift in zip(state, shifts[place], strict=True))
     return torch.cat(outputs if direction == "forward" else outputs[::-1], dim=1), snapshots

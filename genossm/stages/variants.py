@@ -7,7 +7,8 @@ ratios are freed from what the model charges for any base (``--no-length-control
 
 The window of an allele is a function of its place alone: windows begin at every half window, and a change is read in
 the one in whose middle half it begins, so at least a quarter of a window stands on either side of it (less at the ends
-of a contig). Neighbours share a window, and it is read once.
+of a contig). Neighbours share a window, and it is read once; of every allele only what it changes is read again, until
+what is left out is below ``--tolerance``.
 
 Every record is accounted for, an allele a row; ``status`` is ``ok`` or why there is no score: what
 :mod:`genossm.data.alleles` lists, ``too_long`` (an allele over a quarter of the window), ``no_context`` (no base but N
@@ -23,7 +24,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -49,7 +50,7 @@ from genossm.stages.loading import load_model, pick_device
 from genossm.train.signals import StopRequest
 
 WINDOW = 8_192
-TOLERANCE = 3e-3
+TOLERANCE = 2e-5
 RECORDS = 20_000
 """Records whose windows are read together."""
 SPELLED_OUT = 3
@@ -62,6 +63,13 @@ class Score(StrEnum):
     SITE = "site"
     WINDOW = "window"
     DISTANCE = "distance"
+
+
+class Scores(StrEnum):
+    """Which scores are computed."""
+
+    ALL = "all"
+    SITE = "site"
 
 
 class Invalid(StrEnum):
@@ -86,6 +94,7 @@ class VariantOptions:
         window: bp of context, see the module. both_strands: the mean of the two strands' scores.
         length_control: see :func:`genossm.models.edits`, ``typical``.
         score: which one is ``score``. tolerance: of :class:`genossm.models.edits.EditedWindow`.
+        scores: all three, or that of the site alone; the others are NA then.
     """
 
     window: int = WINDOW
@@ -93,6 +102,7 @@ class VariantOptions:
     length_control: bool = True
     score: Score = Score.SITE
     tolerance: float = TOLERANCE
+    scores: Scores = Scores.ALL
 
 
 @dataclass
@@ -158,19 +168,24 @@ def survey(path: str | os.PathLike[str], reference: Reference, *, strict: bool) 
 
 
 def score_records(
-    model: LanguageModel, reference: Reference, records: Iterable[VariantRecord], options: VariantOptions | None = None
+    model: LanguageModel,
+    reference: Reference,
+    records: Iterable[VariantRecord],
+    options: VariantOptions | None = None,
+    advance: Callable[[int], None] = lambda alleles: None,
 ) -> Iterator[tuple[VariantRecord, list[AlleleScore]]]:
     """Each record with the scores of its alleles, in order. Memory: 20,000 records and a window.
 
     Args:
         model: in eval mode.
         reference: what the records are about.
+        advance: told how many alleles more are done, window by window.
     """
     options = options or VariantOptions()
     source = iter(records)
     while block := list(islice(source, RECORDS)):
         judged = [judge(record, reference)[1] for record in block]
-        scores = _score_block(model, reference, judged, options)
+        scores = _score_block(model, reference, judged, options, advance)
         at = 0
         for record, alleles in zip(block, judged, strict=True):
             yield record, scores[at : at + len(alleles)]
@@ -178,7 +193,11 @@ def score_records(
 
 
 def _score_block(
-    model: LanguageModel, reference: Reference, judged: list[list[Allele]], options: VariantOptions
+    model: LanguageModel,
+    reference: Reference,
+    judged: list[list[Allele]],
+    options: VariantOptions,
+    advance: Callable[[int], None],
 ) -> list[AlleleScore]:
     """The scores of all alleles, window by window."""
     alleles = [allele for record in judged for allele in record]
@@ -195,12 +214,14 @@ def _score_block(
             windows.setdefault((change.contig, *place), []).append(i)
         else:
             scores[i] = AlleleScore(allele.alt, status)
+    advance(len(alleles) - sum(map(len, windows.values())))
     for (contig, start, end), members in sorted(windows.items()):
         tokens = reference.read(contig, start, end)
         changes = [alleles[i].change for i in members]
         found = _score_window(model, tokens, start, [c for c in changes if c is not None], options)
         for i, (status, values) in zip(members, found, strict=True):
             scores[i] = AlleleScore(alleles[i].alt, status, *values)
+        advance(len(members))
     return scores
 
 
@@ -216,22 +237,27 @@ def _score_window(
     none: tuple[float | None, ...] = (None,) * 4
     if not asked:
         return [("no_context", none)] * len(edits)
-    window = EditedWindow(model, tokens, asked, both_strands=options.both_strands, tolerance=options.tolerance)
+    site_only = options.scores == Scores.SITE
+    window = EditedWindow(
+        model, tokens, asked, both_strands=options.both_strands, tolerance=options.tolerance, site_only=site_only
+    )
     effects = iter(window.effects(asked))
     grown = any(len(edit.tokens) != edit.end - edit.start for edit in asked)
     typical = window.typical() if options.length_control and grown else 0.0
     results = []
     for edit, no_context in zip(edits, alone, strict=True):
-        values = none if no_context else _values(next(effects), edit, typical, options.score)
+        values = none if no_context else _values(next(effects), edit, typical, options)
         finite = all(v is None or math.isfinite(v) for v in values)
         results.append(("no_context", none) if no_context else (READY, values) if finite else ("not_finite", none))
     return results
 
 
-def _values(effect: Effect, edit: Edit, typical: float, score: Score) -> tuple[float, ...]:
+def _values(effect: Effect, edit: Edit, typical: float, options: VariantOptions) -> tuple[float | None, ...]:
     charge = (len(edit.tokens) - (edit.end - edit.start)) * typical
     site, window = effect.site - charge, effect.window - charge
-    chosen = {Score.SITE: site, Score.WINDOW: window, Score.DISTANCE: effect.distance}[score]
+    if options.scores == Scores.SITE:
+        return site, site, None, None
+    chosen = {Score.SITE: site, Score.WINDOW: window, Score.DISTANCE: effect.distance}[options.score]
     return chosen, site, window, effect.distance
 
 
@@ -258,6 +284,8 @@ def variants(
         GenoSSMError: a fault of the checkpoint, of the reference or of the VCF.
     """
     options = options or VariantOptions()
+    if options.scores == Scores.SITE and options.score != Score.SITE:
+        raise GenoSSMError(f"--score {options.score.value} is not computed with --scores site")
     if output is not None:
         check_output(output, vcf, reference_fasta)
     table = output_format(output, table)
@@ -272,12 +300,10 @@ def variants(
         found = survey(path, reference, strict=invalid == Invalid.STOP)
         reader = VcfReader(path)
         statuses: Counter[str] = Counter()
-        scored = score_records(model.eval(), reference, reader, options)
         with TableWriter(output, table) as writer, progress("variants", found.alleles, "alleles") as advance:
-            for record, scores in scored:
+            for record, scores in score_records(model.eval(), reference, reader, options, advance):
                 writer.write(reader, record, scores)
                 statuses.update(score.status for score in scores)
-                advance(len(scores))
             writer.finish(reader)
     return Summary(found.records, statuses, _remarks(found, warnings))
 
@@ -329,13 +355,16 @@ def command(
         bool, typer.Option(help="Indels: take out of the ratios what the model charges for any base.")
     ] = True,
     score: Annotated[Score, typer.Option(help="Which score stands in the column score.")] = Score.SITE,
+    scores: Annotated[
+        Scores, typer.Option(help="site: llr_site alone, which takes a fraction of the time; the others are NA.")
+    ] = Scores.ALL,
     invalid: Annotated[
         Invalid, typer.Option(help="Records with a fault (REF, POS, ALT, contig): an error, or a row with a status.")
     ] = Invalid.STOP,
     tolerance: Annotated[
         float,
         typer.Option(
-            min=0, max=1, help="Read again around a change until what leaves differs by less; 0: the whole window."
+            min=0, max=1, help="Nats that a score may be off; the estimate is cautious. 0: every window as a whole."
         ),
     ] = TOLERANCE,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 ...")] = "auto",
@@ -347,7 +376,7 @@ def command(
 
     Example: genossm variants --checkpoint results/pretrain/tiny --reference ref.fa --vcf my.vcf.gz --output scores.tsv
     """
-    options = VariantOptions(window, strands == Strands.BOTH, length_control, score, tolerance)
+    options = VariantOptions(window, strands == Strands.BOTH, length_control, score, tolerance, scores)
     with StopRequest("no table was written; the same command starts again"):
         summary = variants(
             checkpoint, reference, vcf, output, options=options, table=table, invalid=invalid, device=device

@@ -107,8 +107,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
     if dy is None:
         return (None,) * 8
-    dx, dweight, dbias, dtaps = conv_backward(dy, *ctx.saved_tensors, *ctx.options)
-    return dx, dweight, dbias, None if ctx.saved_tensors[3] is None else dtaps, None, None, None, None
+    saved = ctx.saved_tensors  # read once: a checkpoint gives them only once
+    dx, dweight, dbias, dtaps = conv_backward(dy, *saved, *ctx.options)
+    return dx, dweight, dbias, None if saved[3] is None else dtaps, None, None, None, None
 
 
 torch.library.register_autograd("genossm::causal_conv1d_triton", _backward, setup_context=_setup)

@@ -184,11 +184,12 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _backward(ctx: Any, dy: Tensor | None, dlast: Tensor | None, _borders: Tensor | None) -> tuple[Any, ...]:
-    u, inflow = ctx.saved_tensors[:2]
+    saved = ctx.saved_tensors  # read once: a checkpoint gives them only once
+    u, inflow = saved[:2]
     dy = torch.zeros_like(u) if dy is None else dy
     if dlast is None:
         dlast = u.new_zeros(u.shape[0], *inflow.shape[:3], inflow.shape[-1])
-    return *lti_backward(dy, dlast, *ctx.saved_tensors), None, None, None, None
+    return *lti_backward(dy, dlast, *saved), None, None, None, None
 
 
 torch.library.register_autograd("genossm::lti_cpu", _backward, setup_context=_setup)

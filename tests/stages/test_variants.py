@@ -135,7 +135,13 @@ def test_scores_are_those_of_the_window(checkpoint: Path, genome: Path, tmp_path
             assert float(row["embedding_distance"]) == pytest.approx(effect.distance, rel=1e-4)
     near = [row for row in table(tmp_path / "near.tsv") if row["status"] == "ok"]
     for row, exact in zip(near, rows, strict=True):
-        assert float(row["score"]) == pytest.approx(float(exact["score"]), abs=2e-3)
+        for name in ("score", "llr_window"):
+            assert float(row[name]) == pytest.approx(float(exact[name]), abs=3e-5)
+    assert run(checkpoint, genome, vcf, tmp_path / "site.tsv", "--window", 1024, "--scores", "site") == 0
+    site = [row for row in table(tmp_path / "site.tsv") if row["status"] == "ok"]
+    for row, exact in zip(site, rows, strict=True):
+        assert float(row["score"]) == float(row["llr_site"]) == pytest.approx(float(exact["llr_site"]), abs=3e-5)
+        assert row["llr_window"] == row["embedding_distance"] == "NA"
 
 
 def test_order_and_company_change_nothing(checkpoint: Path, genome: Path, tmp_path: Path) -> None:
@@ -260,6 +266,8 @@ def test_what_it_refuses(checkpoint: Path, genome: Path, tmp_path: Path, capsys:
     ):
         assert run(model, genome, vcf, tmp_path / output) == 2
         assert text in capsys.readouterr().err
+    assert run(checkpoint, genome, vcf, tmp_path / "x.tsv", "--scores", "site", "--score", "window") == 2
+    assert "--score window is not computed with --scores site" in capsys.readouterr().err
 
 
 def test_a_model_that_reads_whole_sequences(genome: Path, tmp_path: Path) -> None:
