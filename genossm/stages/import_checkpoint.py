@@ -77,6 +77,8 @@ def import_checkpoint(
     Raises:
         GenoSSMError: a file that is missing, damaged or not supported; a failed check; a network that is not there.
     """
+    if not source.strip():
+        raise GenoSSMError("SOURCE is empty: name a folder, a weights file, or hf:owner/name")
     hub = fetch_model(source, offline=offline) if source.startswith(PREFIX) else None
     files = read_published(Path(source) if hub is None else hub.folder)
     _check_output(output, files)
@@ -116,6 +118,8 @@ def _passed_over(files: PublishedFiles) -> list[str]:
 
 def _check_output(output: Path, files: PublishedFiles) -> None:
     """Refuse to write over what was not written by this command."""
+    if output == Path():  # also of --output ""
+        raise GenoSSMError("--output: name a folder for the checkpoint, not the current one")
     if output.resolve() == files.weights.parent.resolve():
         raise GenoSSMError("is the folder of the published model: choose another --output", path=output)
     if output.exists() and not output.is_dir():
@@ -166,7 +170,7 @@ class Pooling(StrEnum):
 
 def command(
     source: Annotated[str, typer.Argument(help="Folder, weights file (config.json beside it), or hf:owner/name.")],
-    output: Annotated[Path, typer.Option(help="Folder for the GenoSSM checkpoint.")],
+    output: Annotated[Path, typer.Option(help="Folder for the GenoSSM checkpoint; an earlier import there is replaced.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Check strands, padding and the loss on a genome; print the model's card.")
     ] = False,

@@ -50,6 +50,7 @@ from genossm.stages.loading import load_model, pick_device
 from genossm.train.signals import StopRequest
 
 WINDOW = 8_192
+MIN_WINDOW = 64
 TOLERANCE = 2e-5
 RECORDS = 20_000
 """Records whose windows are read together."""
@@ -293,7 +294,9 @@ def variants(
     if not isinstance(model, LanguageModel):
         raise GenoSSMError("is a classifier; variants are scored by a language model", path=checkpoint)
     if model.max_seqlen is not None and options.window > model.max_seqlen:
-        text = f"reads {model.max_seqlen:,} tokens at most; use --window {model.max_seqlen // 2}"
+        half = model.max_seqlen // 2
+        hint = f"use --window {half}" if half >= MIN_WINDOW else f"variants take {MIN_WINDOW} at least"
+        text = f"reads {model.max_seqlen:,} tokens at most; {hint}"
         raise GenoSSMError(text, path=checkpoint)
     warnings = Warnings()
     with _seekable(vcf) as path, Reference(reference_fasta, FastaOptions(), warnings) as reference:
@@ -348,7 +351,7 @@ def command(
         Format | None, typer.Option("--format", help="tsv: a row an allele; vcf: the records with INFO fields.")
     ] = None,
     window: Annotated[
-        int, typer.Option(min=64, help="bp of context; at least a quarter of it on either side.")
+        int, typer.Option(min=MIN_WINDOW, help="bp of context; at least a quarter of it on either side.")
     ] = WINDOW,
     strands: Annotated[Strands, typer.Option(help="Mean of both strands, or the given one.")] = Strands.BOTH,
     length_control: Annotated[

@@ -241,6 +241,20 @@ def test_a_configuration_that_does_not_fit_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_inspect_looks_into_imports(imported: dict[str, Path], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["inspect", str(imported[name])]) == 0
+    assert capsys.readouterr().out.startswith("core\tmixer\treach")
+
+
+def test_a_name_left_empty_is_not_the_current_folder(tmp_path: Path) -> None:
+    with pytest.raises(GenoSSMError, match="SOURCE is empty"):
+        import_checkpoint("", tmp_path / "out")
+    hub = write_published(tmp_path / "hub", "mamba")
+    with pytest.raises(GenoSSMError, match="name a folder for the checkpoint, not the current one"):
+        import_checkpoint(str(hub), Path())
+
+
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     hub = write_published(tmp_path / "hub", "caduceus-ps")
     tensors, path = load_file(hub / "model.safetensors"), hub / "model.safetensors"
@@ -285,8 +299,16 @@ def test_a_complement_map_sorted_as_text_is_read_as_numbers(tmp_path: Path) -> N
     notes = import_checkpoint(str(hub), tmp_path / "3").notes
     assert len(notes) == 2
     assert "the weights' map is used" in notes[0]
-    changed(hub, complement_map="absent")
     save_file(without, hub / "model.safetensors")
+    cycle = right | {"7": 8, "8": 9, "9": 7, "10": 10}
+    for written, text in (
+        ({"0": 0, **{key: right[key] for key in list(right)[2:]}}, "complement_map: says nothing of id 1"),
+        (cycle, "complement_map: the complement of a complement is not the id itself"),
+    ):
+        changed(hub, complement_map=written)
+        with pytest.raises(GenoSSMError, match=text):
+            import_checkpoint(str(hub), tmp_path / "4")
+    changed(hub, complement_map="absent")
     with pytest.raises(GenoSSMError, match="complement_map is missing, in the configuration and in the weights"):
         import_checkpoint(str(hub), tmp_path / "4")
 

@@ -61,6 +61,8 @@ def read_complement(
                 path=weights_path,
             )
     if not buffers:
+        if from_config is not None:
+            _check_map(written, from_config, config, weights_path.with_name("config.json"))
         return from_config
     complement: list[int] = next(iter(buffers.values())).tolist()
     if any(tensor.tolist() != complement for tensor in buffers.values()):
@@ -70,9 +72,26 @@ def read_complement(
             "the complement map in the weights differs from the one in config.json (a known fault of configurations"
             " whose keys were sorted as text); the weights' map is used, as by the official code"
         )
-    if [complement[i] if 0 <= i < len(complement) else -1 for i in complement] != list(range(config.rows)):
+    if not _is_involution(complement):
         notes.append("the complement of a complement is not the token itself: outputs will not be strand-symmetric")
     return complement
+
+
+def _is_involution(complement: list[int]) -> bool:
+    return [complement[i] if 0 <= i < len(complement) else -1 for i in complement] == list(range(len(complement)))
+
+
+def _check_map(written: Mapping[int, int], complement: list[int], config: CaduceusConfig, path: Path) -> None:
+    """Refuse what is no strand of the other, as by the configuration alone; padded rows may be left out.
+
+    Raises:
+        GenoSSMError: an id is missing, or the complement of a complement is another id.
+    """
+    missing = [str(i) for i in range(config.vocab_size) if i not in written]
+    if missing:
+        raise GenoSSMError(f"complement_map: says nothing of id {', '.join(missing)}", path=path)
+    if not _is_involution(complement):
+        raise GenoSSMError("complement_map: the complement of a complement is not the id itself", path=path)
 
 
 def _norm_names(ours: str, theirs: str, shape: MambaShape) -> list[Name]:

@@ -63,8 +63,8 @@ class HyenaDNABackbone(nn.Module):
             raise ValueError("a long convolution reads whole sequences: it takes no state")
         if input_ids.shape[1] > self.max_seqlen:
             raise GenoSSMError(
-                f"this HyenaDNA reads at most {self.max_seqlen:,} tokens, not {input_ids.shape[1]:,}: give shorter"
-                " sequences, or a smaller --window"
+                f"this HyenaDNA reads at most {self.max_seqlen:,} tokens, not {input_ids.shape[1]:,}: give"
+                " shorter sequences"
             )
         x = self.embedding(input_ids)
         for block in self.blocks:

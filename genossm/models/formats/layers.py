@@ -34,6 +34,8 @@ class BiMamba(nn.Module):
     """
 
     stateful = True
+    reach = None
+    """Tokens that a token is influenced by: all."""
 
     def __init__(self, shape: MambaShape) -> None:
         super().__init__()
