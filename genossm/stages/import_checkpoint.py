@@ -170,7 +170,7 @@ class Pooling(StrEnum):
 
 def command(
     source: Annotated[str, typer.Argument(help="Folder, weights file (config.json beside it), or hf:owner/name.")],
-    output: Annotated[Path, typer.Option(help="Folder for the GenoSSM checkpoint; an earlier import there is replaced.")],
+    output: Annotated[Path, typer.Option(help="Folder for the checkpoint; an earlier import there is replaced.")],
     verify: Annotated[
         bool, typer.Option("--verify", help="Check strands, padding and the loss on a genome; print the model's card.")
     ] = False,
