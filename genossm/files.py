@@ -62,9 +62,13 @@ def check_output(output: Path, *inputs: str | os.PathLike[str]) -> None:
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A path beside ``target`` to write to; on success it is synced and renamed to ``target``, else removed."""
+    """A path beside ``target`` to write to; on success it is synced and renamed to ``target``, else removed.
+
+    A fault of the disk that names no file, as a full one, is given ``target``'s; folders that were made for it go.
+    """
     target = Path(target)
     check_output(target)
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
     try:
@@ -72,8 +76,16 @@ def atomic_path(target: Path) -> Iterator[Path]:
         fsync_file(temporary)
         os.replace(temporary, target)
         fsync_dir(target.parent)
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(target)) from None
     finally:
         temporary.unlink(missing_ok=True)
+        if not target.exists():
+            for folder in made:
+                with contextlib.suppress(OSError):  # something else stands in it
+                    folder.rmdir()
 
 
 def atomic_write(target: Path, content: str | bytes) -> None:

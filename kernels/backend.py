@@ -28,13 +28,16 @@ def pick(operator: str, backends: dict[str, Callable[..., Any]], default: str) -
     return backends[name]
 
 
-def default(tensor: Tensor) -> str:
-    """The backend for an operator's main input: ``cpu`` for float32 there, ``triton`` on a GPU but for float64.
+def default(*tensors: Tensor | None) -> str:
+    """The backend for an operator's inputs: ``cpu`` for float32 there, ``triton`` on a GPU but for float64.
 
-    Everything else (float64, which is for checks; half precision on a CPU; other devices) goes to ``torch``.
+    Everything else (float64, which is for checks; half precision on a CPU, also in part, as autocast gives it; other
+    devices) goes to ``torch``.
     """
-    if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
+    given = [tensor for tensor in tensors if tensor is not None]
+    device, types = given[0].device.type, {tensor.dtype for tensor in given}
+    if device == "cpu" and types == {torch.float32}:
         return "cpu"
-    if tensor.device.type == "cuda" and tensor.dtype != torch.float64:
+    if device == "cuda" and torch.float64 not in types:
         return "triton"
     return "torch"

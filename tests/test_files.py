@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -116,3 +117,16 @@ def test_an_output_that_is_the_input_or_a_folder_is_refused(tmp_path):
     with pytest.raises(GenoSSMError, match="is no ordinary file"), atomic_path(Path("/dev/null")):
         pass
     check_output(tmp_path / "new.tsv", source, "-")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO])
+def test_a_full_disk_is_named_and_leaves_no_folder(tmp_path, number):
+    target = tmp_path / "a" / "b" / "file"
+    with pytest.raises(OSError, match=os.strerror(number)) as caught, atomic_path(target):
+        raise OSError(number, "x")
+    assert (caught.value.errno, caught.value.filename) == (number, str(target))
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OSError, match="reset"), atomic_path(target):
+        raise ConnectionResetError(errno.ECONNRESET, "reset")  # another's fault keeps its words
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
+import hashlib
 import re
 import sys
 from collections.abc import Iterable
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genossm.errors import ExitCode, GenoSSMError
+from genossm.files import sha256_of
 
 PREFIX = "hf:"
 _NAME = re.compile(r"hf:(?P<name>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -74,10 +77,12 @@ def _fetched(name: str, revision: str | None) -> HubModel:
         raise GenoSSMError(f"{PREFIX}{name}: {str(error).splitlines()[0]}") from None
     except HfHubHTTPError as error:
         raise _refused(name, error) from None
-    except Exception as error:  # whatever the client's transport raises where there is no way to the hub
+    except Exception as error:  # no way to the hub, or an answer of something else, as of a login page
+        garbled = isinstance(error, ValueError | LookupError | TypeError | AttributeError)
+        why = "what answers does not speak as the hub does" if garbled else "the hub cannot be reached"
         detail = (str(error).splitlines() or [type(error).__name__])[0]
-        print(f"warning: {PREFIX}{name}: the hub cannot be reached ({detail}); trying the cache", file=sys.stderr)
-        return _cached(name, revision, "the hub cannot be reached")
+        print(f"warning: {PREFIX}{name}: {why} ({detail}); trying the cache", file=sys.stderr)
+        return _cached(name, revision, why)
     known = {f.rfilename: f.lfs.sha256 for f in files if f.lfs is not None and f.rfilename in wanted}
     return HubModel(folder, name, folder.name, known if folder.name == info.sha else {})
 
@@ -111,6 +116,8 @@ def _cached(name: str, revision: str | None, why: str) -> HubModel:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    with contextlib.suppress(LocalEntryNotFoundError):
+        _check_cache(Path(snapshot_download(name, revision=revision, local_files_only=True, allow_patterns=[])))
     for patterns in _WEIGHTS:
         try:
             wanted = ["config.json", *patterns]
@@ -124,3 +131,27 @@ def _cached(name: str, revision: str | None, why: str) -> HubModel:
         " ~/.cache/huggingface), or give the path of a folder with its config.json and weights",
         exit_code=ExitCode.NETWORK,
     )
+
+
+def _check_cache(folder: Path) -> None:
+    """Compare the files of a snapshot with their checksums: the client keeps each under its sha256, or git's sha1.
+
+    Raises:
+        GenoSSMError: a file that is missing or changed.
+    """
+    mend = f"remove {folder.parent.parent}, and import once with network"
+    for path in sorted(folder.iterdir()):
+        if not path.is_symlink():
+            continue
+        blob = path.resolve()
+        if not blob.is_file():
+            raise GenoSSMError(f"is missing from the cache of the hub's client: {mend}", path=path)
+        if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+            found = sha256_of(blob)
+        elif re.fullmatch(r"[0-9a-f]{40}", blob.name):
+            content = blob.read_bytes()
+            found = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+        else:
+            continue
+        if found != blob.name:
+            raise GenoSSMError(f"damaged in the cache of the hub's client: {mend}", path=path)

@@ -137,6 +137,9 @@ def embed(
         progress(f"embed {Path(fasta).name}", None) as advance,
     ):
         for record in read_fasta(fasta, FastaOptions(rna=rna), warnings):
+            if model.max_seqlen is not None and len(record.tokens) > model.max_seqlen:
+                text = f"{len(record.tokens):,} bp; this model reads at most {model.max_seqlen:,}: cut it"
+                raise GenoSSMError(text, path=fasta, line=record.line, record=record.name)
             writer.begin(record.name, len(record.tokens))
             records += 1
             for block in embed_blocks(model, record.tokens, options):

@@ -335,6 +335,7 @@ def command(
     for line in summary.warnings:
         print(f"warning: {fasta}: {line}", file=sys.stderr)
     if summary.cut:
-        print(f"note: {summary.cut:,} long records were scored in pieces", file=sys.stderr)
+        text = "records are longer than what the model reads at a time: scored in pieces that do not see one another"
+        print(f"note: {summary.cut:,} {text}", file=sys.stderr)
     counts = ", ".join(f"{count:,} {status}" for status, count in sorted(summary.statuses.items()))
     print(f"{summary.statuses.total():,} records: {counts or 'none'}", file=sys.stderr)

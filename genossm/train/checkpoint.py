@@ -130,11 +130,12 @@ def export_model(folder: Path, config: Mapping[str, Any], weights: Mapping[str, 
     The manifest is the mark of completeness: it goes first when something else stood there, and comes last.
     """
     files = {CONFIG: _json(config), WEIGHTS: _tensor_bytes(weights)}
-    folder.mkdir(parents=True, exist_ok=True)
-    _require_space(folder, sum(map(len, files.values())))
+    standing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    _require_space(standing, sum(map(len, files.values())))
     with _naming(folder):
-        (folder / MANIFEST).unlink(missing_ok=True)
-        fsync_dir(folder)
+        if (folder / MANIFEST).exists():
+            (folder / MANIFEST).unlink()
+            fsync_dir(folder)
         for name, content in files.items():
             atomic_write(folder / name, content)
         atomic_write(folder / MANIFEST, _manifest(files))

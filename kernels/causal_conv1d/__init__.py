@@ -60,5 +60,5 @@ def causal_conv1d(
     for name, (value, shape) in wanted.items():
         if value is not None and tuple(value.shape) != shape:
             raise ValueError(f"{name} must be {shape}, is {tuple(value.shape)}")
-    run = backend.pick("causal_conv1d", BACKENDS, backend.default(x))
+    run = backend.pick("causal_conv1d", BACKENDS, backend.default(x, weight, bias, initial_taps))
     return run(x, weight, bias, silu=silu, initial_taps=initial_taps, mask=mask, segments=segments, reverse=reverse)

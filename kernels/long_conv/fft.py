@@ -39,9 +39,13 @@ def fast_length(n: int) -> int:
 
 
 def _convolve(u: Tensor, k: Tensor) -> Tensor:
-    """The first seqlen values of the full convolution; u (rows, seqlen, dim), k (dim, taps)."""
+    """The first seqlen values of the full convolution; u (rows, seqlen, dim), k (dim, taps).
+
+    In float32 at least: there is no FFT of 16 bits on a CPU.
+    """
     seqlen = u.shape[1]
+    wide = torch.promote_types(torch.promote_types(u.dtype, k.dtype), torch.float32)
     taps = k[:, :seqlen]
     n = fast_length(seqlen + taps.shape[1])
-    product = torch.fft.rfft(u.mT, n=n) * torch.fft.rfft(taps, n=n)
-    return torch.fft.irfft(product, n=n)[..., :seqlen].mT
+    product = torch.fft.rfft(u.mT.to(wide), n=n) * torch.fft.rfft(taps.to(wide), n=n)
+    return torch.fft.irfft(product, n=n)[..., :seqlen].mT.to(u.dtype)

@@ -60,7 +60,7 @@ def selective_scan(
         ValueError: shapes that do not fit together.
     """
     _check(u, dt, A, B, C, D, z, dt_bias, initial_state, mask, segments)
-    run = backend.pick("selective_scan", BACKENDS, backend.default(u))
+    run = backend.pick("selective_scan", BACKENDS, backend.default(u, dt, A, B, C, D, z, dt_bias, initial_state))
     return run(
         u, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus,
         initial_state=initial_state, mask=mask, segments=segments, reverse=reverse,

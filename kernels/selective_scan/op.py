@@ -199,8 +199,10 @@ def selective_scan_cpu(
 ) -> tuple[Tensor, Tensor]:
     """Arguments and results as :func:`genossm.kernels.selective_scan.selective_scan`; float32 on a CPU."""
     batch, seqlen, dim = u.shape
-    if u.device.type != "cpu" or any(v.dtype != torch.float32 for v in (u, dt, A, B, C)):
-        raise ValueError(f"the cpu backend of selective_scan takes float32 on a CPU, not {u.dtype} on {u.device}")
+    types = {v.dtype for v in (u, dt, A, B, C)}
+    if u.device.type != "cpu" or types != {torch.float32}:
+        found = " and ".join(sorted(map(str, types)))
+        raise ValueError(f"the cpu backend of selective_scan takes float32 on a CPU, not {found} on {u.device}")
     D = u.new_zeros(dim) if D is None else D
     dt_bias = u.new_zeros(dim) if dt_bias is None else dt_bias
     state = u.new_zeros(batch, dim, A.shape[1]) if initial_state is None else initial_state

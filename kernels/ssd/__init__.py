@@ -87,7 +87,7 @@ def ssd(
             raise ValueError(f"{name} must be {shape}, is {tuple(value.shape)}")
     if mask is not None and mask.dtype != torch.bool:
         raise ValueError(f"mask must be bool, is {mask.dtype}")
-    run = backend.pick("ssd", BACKENDS, backend.default(x))
+    run = backend.pick("ssd", BACKENDS, backend.default(x, dt, A, B, C, D, z, dt_bias, initial_state))
     return run(
         x, dt, A, B, C, D=D, z=z, dt_bias=dt_bias, dt_softplus=dt_softplus, dt_limit=dt_limit,
         initial_state=initial_state, mask=mask, segments=segments, reverse=reverse,

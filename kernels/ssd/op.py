@@ -183,8 +183,10 @@ def ssd_cpu(
     Raises:
         ValueError: another dtype or device.
     """
-    if x.device.type != "cpu" or any(v.dtype != torch.float32 for v in (x, dt, A, B, C)):
-        raise ValueError(f"the cpu backend of ssd takes float32 on a CPU, not {x.dtype} on {x.device}")
+    types = {v.dtype for v in (x, dt, A, B, C)}
+    if x.device.type != "cpu" or types != {torch.float32}:
+        found = " and ".join(sorted(map(str, types)))
+        raise ValueError(f"the cpu backend of ssd takes float32 on a CPU, not {found} on {x.device}")
     batch, _, heads, headdim = x.shape
     dstate = B.shape[3]
     if x.numel() == 0:

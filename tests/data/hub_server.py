@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = (".safetensors", ".bin", ".ckpt")
 
 
 @contextmanager
-def hub(models: dict[str, Path], *, gated: str = "", refused: int = 0) -> Iterator[tuple[str, list[str]]]:
+def hub(
+    models: dict[str, Path], *, gated: str = "", refused: int = 0, page: bytes = b""
+) -> Iterator[tuple[str, list[str]]]:
     """Serve folders as models: the endpoint's URL, and the requests so far.
 
-    ``gated``: a model whose owner asks for an agreement. ``refused``: a status for every request.
+    ``gated``: a model whose owner asks for an agreement. ``refused``: a status for every request. ``page``: the answer
+    to every request, as of a login page.
     """
     requests: list[str] = []
 
@@ -47,6 +51,8 @@ def hub(models: dict[str, Path], *, gated: str = "", refused: int = 0) -> Iterat
             revision = (api[3] or api[5] or "main") if api else file[2] if file else ""
             if refused:
                 self.answer(refused)
+            elif page:
+                self.answer(200, page)
             elif name == gated:
                 self.answer(403, X_Error_Code="GatedRepo", X_Error_Message="gated")
             elif name not in models:
@@ -62,7 +68,9 @@ def hub(models: dict[str, Path], *, gated: str = "", refused: int = 0) -> Iterat
 
         def file(self, path: Path) -> None:
             body = path.read_bytes()
-            headers = {"X_Repo_Commit": COMMIT, "ETag": f'"{hashlib.sha256(body).hexdigest()}"'}
+            large = path.suffix in LARGE
+            digest = hashlib.sha256(body) if large else hashlib.sha1(b"blob %d\0" % len(body) + body)
+            headers = {"X_Repo_Commit": COMMIT, "ETag": f'"{digest.hexdigest()}"'}
             self.answer(200, body, **headers)
 
         def listing(self, name: str, *, tree: bool) -> Any:
@@ -70,7 +78,7 @@ def hub(models: dict[str, Path], *, gated: str = "", refused: int = 0) -> Iterat
             for path in sorted(models[name].iterdir()):
                 size, digest = path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()
                 lfs = {"sha256": digest, "oid": digest, "size": size, "pointerSize": 134}
-                large = path.suffix in (".safetensors", ".bin", ".ckpt")
+                large = path.suffix in LARGE
                 entries.append(
                     {"type": "file", "rfilename": path.name, "path": path.name, "size": size, "blobId": digest[:40],
                      "oid": digest[:40], **({"lfs": lfs} if large else {})}

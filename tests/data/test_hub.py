@@ -62,6 +62,36 @@ def test_a_model_is_fetched_once_and_then_needs_no_network(tmp_path: Path, model
         assert ("the hub cannot be reached" in err) == (not arguments)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone"])
+def test_a_damaged_cache_is_named_with_the_mend(tmp_path: Path, model: Path, name: str, how: str) -> None:
+    with hub({"own/model": model}) as (url, _):
+        assert fetch(tmp_path / "home", url, "hf:own/model")[0] == 0
+    (path,) = (tmp_path / "home").rglob(f"snapshots/*/{name}")
+    blob = path.resolve()
+    content = blob.read_bytes()
+    if how == "gone":
+        blob.unlink()
+    else:
+        blob.write_bytes(content[:-1] + (b"" if how == "cut" else b"?"))
+    code, out, _ = fetch(tmp_path / "home", url, "hf:own/model", "offline")
+    what = "is missing from" if how == "gone" else "damaged in"
+    assert code == 2
+    assert out.startswith(
+        f"{path}: {what} the cache of the hub's client: remove {path.parents[2]}, and import once with"
+    )
+
+
+def test_what_answers_may_be_no_hub(tmp_path: Path) -> None:
+    with hub({}, page=b"<html>Please log in</html>") as (url, _):
+        code, out, err = fetch(tmp_path, url, "hf:own/model")
+    assert code == 69
+    assert out.startswith(
+        "hf:own/model: what answers does not speak as the hub does, and the model is not in the cache"
+    )
+    assert "cannot be reached" not in out + err
+
+
 def test_without_network_and_cache_there_is_one_clear_line(tmp_path: Path) -> None:
     code, out, _ = fetch(tmp_path, "http://127.0.0.1:9", "hf:own/model")
     assert code == 69

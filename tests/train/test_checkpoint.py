@@ -239,6 +239,10 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path: Path, monkeypa
         _save(tmp_path, 1)
     assert caught.value.errno == errno.ENOSPC
     assert list((tmp_path / "checkpoints").iterdir()) == []
+    with pytest.raises(OSError, match="No space left") as caught:
+        export_model(tmp_path / "model", CONFIG, _weights(1))
+    assert caught.value.filename == str(tmp_path)
+    assert not (tmp_path / "model").exists()
 
 
 def test_no_flipped_bit_is_silent(tmp_path: Path) -> None:

@@ -234,3 +234,17 @@ def test_the_residual_stream_keeps_its_precision(golden: Path, wide: bool) -> No
         logits = model(expected(golden / "c06_caduceus_ps_lightning")["input_ids"]).logits
     assert set(seen) == {(torch.float32 if wide else torch.bfloat16, torch.bfloat16)}
     assert (logits.float() - expected(golden / "c06_caduceus_ps_lightning")["logits"]).abs().max() < 0.3
+
+
+@pytest.mark.parametrize("kind", ["autocast", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "case", ["c01_caduceus_ps_fused", "c03_caduceus_ph_add_tied", "c11_hyenadna_hf", "c14_mamba_hf", "c15_mamba2_hf"]
+)
+def test_16_bits_on_a_cpu(golden: Path, case: str, kind: str) -> None:
+    """As a whole, and where autocast gives some of an operator's inputs 16 bits."""
+    ids, wanted = expected(golden / case)["input_ids"], expected(golden / case)["logits"]
+    model = build(golden / case, torch.float32 if kind == "autocast" else getattr(torch, kind))
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind == "autocast"):
+        logits = model(ids).logits
+    assert logits.dtype == (torch.float16 if kind == "float16" else torch.bfloat16)
+    assert (logits.float() - wanted).abs().max() < 0.15 * wanted.abs().max()
