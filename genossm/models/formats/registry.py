@@ -101,7 +101,7 @@ def convert(
         fields["official"] = _passed_on(kind.beside(config))
     shape = validate(SHAPES[fields["architecture"]], fields, [(config_path, {})])
     assert isinstance(shape, PublishedShape)
-    _check(shape, config_path)
+    _check(shape, config_path, (vocabulary and vocabulary.path) or config_path)
     head = tensors.get(CLASSIFIER_HEAD)
     labels = None if head is None else _labels(official, head, config_path, weights_path)
     try:
@@ -154,7 +154,7 @@ def find_format(content: Mapping[str, Any], path: Path) -> tuple[Format, type[Wh
     raise GenoSSMError(f"unknown architecture: {named}; this GenoSSM reads {', '.join(_FORMATS)}", path=path)
 
 
-def _check(shape: PublishedShape, path: Path) -> None:
+def _check(shape: PublishedShape, path: Path, vocabulary_path: Path) -> None:
     """What no single key can say."""
     complement = getattr(shape, "complement", None)
     if shape.rc_equivariant and complement is None:
@@ -165,9 +165,10 @@ def _check(shape: PublishedShape, path: Path) -> None:
         raise GenoSSMError(f"complement_map must give one of {shape.vocab_size} ids for each of them", path=path)
     bases = [i for token, i in folded(shape.vocabulary or {}).items() if token in ("A", "C", "G", "T")]
     if len(set(bases)) < len(bases):
-        raise GenoSSMError("the vocabulary gives one id to two of A, C, G and T", path=path)
+        raise GenoSSMError("the vocabulary gives one id to two of A, C, G and T", path=vocabulary_path)
     if shape.vocabulary and not all(0 <= i < shape.vocab_size for i in shape.vocabulary.values()):
-        raise GenoSSMError(f"the vocabulary has ids beyond the {shape.vocab_size} of the model", path=path)
+        text = f"the vocabulary has ids beyond the {shape.vocab_size} of the model"
+        raise GenoSSMError(text, path=vocabulary_path)
 
 
 def _check_numbers(parameters: Mapping[str, Tensor], path: Path) -> None:

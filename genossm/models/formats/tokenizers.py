@@ -31,8 +31,8 @@ def read_tokenizer(content: Mapping[str, Any], path: Path) -> Vocabulary:
         ids = {**file.model.vocab, **{token.content: token.id for token in file.added_tokens}}
         first = next(_first_tokens(content.get("post_processor")), None)
         bos = first is not None and folded({first: 0}).keys() == {"[BOS]"} and first in ids
-        return Vocabulary(ids, bos)
-    return Vocabulary(validate(TokenTable, {"vocab": dict(content)}, [(path, {})]).vocab)
+        return Vocabulary(ids, bos, path)
+    return Vocabulary(validate(TokenTable, {"vocab": dict(content)}, [(path, {})]).vocab, path=path)
 
 
 def _first_tokens(processor: Any) -> Iterator[str]:

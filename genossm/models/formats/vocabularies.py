@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -24,10 +25,11 @@ _INSTEAD = {"N": ("[UNK]", "[PAD]"), "[UNK]": ("N", "[PAD]"), "[PAD]": ("[UNK]",
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What a tokenizer says: token to id, and whether it puts [BOS] before a text."""
+    """What a tokenizer says: token to id, and whether it puts [BOS] before a text. ``path``: its file, for messages."""
 
     ids: Mapping[str, int]
     bos: bool = False
+    path: Path | None = field(default=None, compare=False)
 
 
 def folded(vocabulary: Mapping[str, int]) -> dict[str, int]:

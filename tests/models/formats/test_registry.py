@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,8 @@ from genossm.models import build_model
 from genossm.models.formats.registry import convert, export, find_format, read_shape
 from genossm.models.formats.shapes import SHAPES
 from genossm.train.published_files import read_json, read_published
-from tests.stages.published import MODELS, write_published
+from tests.stages.published import MODELS, mutated, write_published
 
-VALUES: tuple[Any, ...] = (
-    None, 0, -1, 10**9, 1.5, "a", [], [1], {}, True, False, {"a": {"b": 1}}, {"__float__": None}, "9" * 5000,
-)  # fmt: skip
 FOREIGN = {
     "mamba-statespaces": {
         "d_model": 12, "n_layer": 2, "vocab_size": 16, "ssm_cfg": {"d_state": 4, "dt_rank": "auto"}, "rms_norm": True,
@@ -48,18 +44,6 @@ def official(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     shape = SHAPES[MODELS[family]["architecture"]].model_validate(MODELS[family])
     written = export(shape, None, build_model(shape).state_dict())
     return {**FOREIGN.get(name, written.config)}, written.tensors
-
-
-def mutated(content: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every key with every value, those of sections too."""
-    for key, old in content.items():
-        for value in VALUES:
-            yield key, {**content, key: value}
-        for below, changed in mutated(old) if isinstance(old, dict) else ():
-            yield f"{key}.{below}", {**content, key: changed}
-        for place in range(len(old)) if isinstance(old, list) else ():
-            for value in VALUES:
-                yield key, {**content, key: [*old[:place], value, *old[place + 1 :]]}
 
 
 @pytest.mark.parametrize("name", [*MODELS, *FOREIGN])
