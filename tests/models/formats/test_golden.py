@@ -26,6 +26,14 @@ CASES = [
     "c09_caduceus_seqcls_ph", "c10_plantcaduceus", "c11_hyenadna_hf", "c12_hyenadna_repo_ckpt",
     "c13_mamba_statespaces", "c14_mamba_hf", "c15_mamba2_hf", "c16_mamba2_statespaces",
 ]  # fmt: skip
+OFFICIAL = {
+    "caduceus": "kuleshov-group/caduceus@0060a6d",
+    "hyenadna_hf": "modeling_hyena.py of the hub",
+    "hyenadna_repo": "HazyResearch/hyena-dna@d553021",
+    "statespaces": "state-spaces/mamba@e9594ce",
+    "_hf": "transformers 5.23.0",
+}
+"""Whose outputs a case holds, by a part of its name."""
 CLASSIFIERS = [case for case in CASES if "seqcls" in case]
 DTYPES = [torch.float32, torch.float64]
 
@@ -97,6 +105,23 @@ def test_logits_hidden_states_and_loss(golden: Path, case: str, dtype: torch.dty
     if "short.input_ids" in io:
         with torch.no_grad():
             assert close(model(io["short.input_ids"]).logits, io[f"short.logits{end}"], case, dtype)
+
+
+def test_the_table_of_errors(golden: Path) -> None:
+    """Printed by ``pytest tests/models/formats/test_golden.py -k table -n 0 -s``: largest absolute error (relative)."""
+    print("\n| case | official code | logits f32 | hidden f32 | logits f64 | hidden f64 |\n|---|---|---|---|---|---|")
+    for case in CASES:
+        io, row = expected(golden / case), []
+        for dtype, end in zip(DTYPES, ("", "_f64"), strict=True):
+            with torch.no_grad():
+                output = build(golden / case, dtype)(io["input_ids"])
+            for found, name in ((output.logits, "logits"), (output.last_hidden_state, "last_hidden_state")):
+                wanted = io[f"{name}{end}"]
+                error = (found - wanted).abs().max().item()
+                row.append(f"{error:.1e} ({error / wanted.abs().max().item():.1e})")
+                assert error <= tolerance(case, dtype)
+        official = next(code for part, code in OFFICIAL.items() if part in case)
+        print(f"| {case.replace('_', ' ')} | {official} | {' | '.join(row)} |")
 
 
 @pytest.mark.parametrize("case", CASES)
