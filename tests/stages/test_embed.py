@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from genossm import cli, vocab
+from genossm.errors import GenoSSMError
 from genossm.models import LanguageModel
 from genossm.models.embeddings import record_hidden
 from genossm.models.heads import Model
@@ -127,3 +128,11 @@ def test_the_command(masked: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     with h5py.File(output) as file:
         assert file["embeddings"].shape == (8, 8)
         assert file["records/rows"][:].tolist() == [6, 1, 1]
+
+
+def test_a_record_beyond_what_the_model_reads_is_named(tmp_path: Path) -> None:
+    checkpoint = export(tmp_path / "model", **SHAPES["hyena"], hyena={"max_length": 20})
+    fasta = write(tmp_path / "x.fa", TEXTS)
+    with pytest.raises(GenoSSMError, match=r"x\.fa:1: record one: 51 bp; this model reads at most 20: cut it"):
+        embed(checkpoint, fasta, tmp_path / "x.h5")
+    assert not (tmp_path / "x.h5").exists()

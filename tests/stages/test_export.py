@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +186,21 @@ def test_the_vocabulary_goes_with_the_model(tmp_path: Path, table: str) -> None:
     import_checkpoint(str(tmp_path / "back"), tmp_path / "again")
     shapes = [json.loads((tmp_path / name / "config.json").read_text())["model"] for name in ("model", "again")]
     assert shapes[0]["vocabulary"] == shapes[1]["vocabulary"] == TABLES[table]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("second", [False, True], ids=["mamba", "mamba2"])
+def test_what_was_trained_here_opens_in_transformers(tmp_path: Path, second: bool) -> None:
+    """The model with its logits, and the tokenizer with [BOS] first and padding on the left."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of transformers, on itself
+        transformers = pytest.importorskip("transformers")
+        folder = native(tmp_path / "native", **CAUSAL, **(SSD if second else {}))
+        export_checkpoint(folder, tmp_path / "hub")
+        peer = transformers.Mamba2ForCausalLM if second else transformers.MambaForCausalLM
+        official = peer.from_pretrained(tmp_path / "hub").eval()
+        tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hub")
+        assert tokenizer(["ACGTN", "ga"], padding=True)["input_ids"] == [[2, 7, 8, 9, 10, 11], [4, 4, 4, 2, 9, 7]]
+        ids = torch.randint(7, 11, (2, 40))
+        with torch.no_grad():
+            assert torch.allclose(official(ids).logits, load_model(folder)[0](ids).logits, atol=1e-6)
