@@ -33,13 +33,13 @@ POLL = 0.05
 
 
 def drawn_lengths(count: int, shortest: int, longest: int, seed: int) -> list[int]:
-    """Lengths in bp from a truncated Pareto distribution of exponent 1.25, in random order, both ends among them.
+    """Lengths in bp from a truncated Pareto distribution of exponent 1.4, in random order, both ends among them.
 
-    So there are records of every size and few long ones: of 5,000 between 50 bp and 200 kb half have under 90 bp, and
-    one in a hundred has over 2 kb, with 40 % of the 1.2 million bases.
+    So there are records of every size and few long ones: of 5,000 between 50 bp and 200 kb half have under 82 bp, and
+    one in 70 has over 1 kb, with 40 % of the million bases.
     """
     rng = np.random.default_rng(seed)
-    alpha = 1.25
+    alpha = 1.4
     share = rng.random(count) * (1 - (shortest / longest) ** alpha)
     found = np.floor(shortest * (1 - share) ** (-1 / alpha)).astype(int)
     found[:2] = (longest, shortest)[:count]

@@ -25,7 +25,7 @@ UNUSED = "#f0f2f5"
 LETTER_COLORS = {"A": "#2f855a", "C": "#0b6e99", "G": "#d9822b", "T": "#d64545"}
 PALETTE = (MODEL, BASELINE, TWIN, "#2f855a", "#6b46c1", "#b83280")
 
-_STYLE = {
+STYLE = {
     "axes.axisbelow": True,
     "axes.edgecolor": MUTED,
     "axes.grid": True,
@@ -60,7 +60,7 @@ def _picture(draw: Callable[P, Figure]) -> Callable[P, str]:
     @functools.wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
         buffer = io.StringIO()
-        with style.context(["default", _STYLE]):
+        with style.context(["default", STYLE]):
             metadata = {"Date": None, "Creator": None}
             draw(*args, **kwargs).savefig(buffer, format="svg", metadata=metadata, transparent=True)
         return buffer.getvalue()

@@ -64,7 +64,7 @@ class Outputs:
 
     Attributes:
         table: TSV, JSON lines or Parquet; None goes by the name of the output.
-        track: a bigWig or bedGraph of every base's log-likelihood.
+        track: a bigWig or bedGraph of every base's log-likelihood. plot: a picture of it, in bins.
         regions: BED; what it lists is scored, each stretch by itself, in place of whole records.
         workers: processes that score records side by side; 0 is this one alone.
     """
@@ -73,6 +73,12 @@ class Outputs:
     track: Path | None = None
     regions: Path | None = None
     workers: int = 0
+    plot: Path | None = None
+
+    @property
+    def tracks(self) -> bool:
+        """Whether every base's value is wanted."""
+        return self.track is not None or self.plot is not None
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def score(
     table = _check(fasta, output, outputs, window, overlap)
     model, config = load_model(checkpoint, pick_device(settings.device))
     scorer = Scorer.of(model, config, Reading(settings.passes, True, window, overlap, memory), strands)
-    if outputs.track is not None and not isinstance(model, LanguageModel):
+    if outputs.tracks and not isinstance(model, LanguageModel):
         raise GenoSSMError("is a classifier; a track is of a language model's log-likelihoods", path=checkpoint)
     warnings = Warnings()
     with contextlib.ExitStack() as stack:
@@ -126,7 +132,7 @@ def score(
         whole = output if given.sha256 is not None else None
         key = {
             "model": sha256_of(checkpoint / MANIFEST), "fasta": given.sha256, "reading": repr(scorer.reading),
-            "regions": None if given.regions is None else repr(given.regions), "track": outputs.track is not None,
+            "regions": None if given.regions is None else repr(given.regions), "track": outputs.tracks,
             "options": [rna, gaps], "version": __version__,
         }  # fmt: skip
         journal = Journal(whole, key)
@@ -145,8 +151,7 @@ def score(
                 statuses[str(row["status"])] += 1
                 cut += scorer.cuts(length)
                 advance(length)
-        if outputs.track is not None:
-            _write_track(outputs.track, given, journal, statuses.total())
+        _write_tracks(outputs, Path(fasta).name, given, journal, statuses.total())
         journal.remove()
     return Summary(statuses, cut, warnings.lines())
 
@@ -168,6 +173,11 @@ def _check(
     if outputs.track is not None:
         check_track(outputs.track)
         check_output(outputs.track, fasta)
+    if outputs.plot is not None:
+        from genossm.report.tracks import check_picture
+
+        check_picture(outputs.plot)
+        check_output(outputs.plot, fasta)
     if overlap and (window is None or overlap >= window):
         raise GenoSSMError(f"--overlap {overlap:,}: an overlap needs a larger --window")
     return table_format(output, outputs.table)
@@ -193,7 +203,7 @@ def _open(
         bases = sum(region.end - region.start for region in regions)
         return _Input(region_records(regions, reference), bases, reference.sha256, contigs, regions)
     if _is_pipe(fasta):
-        if outputs.track is not None:
+        if outputs.tracks:
             raise GenoSSMError("a track needs the lengths of all records first: give a file in place of a pipe")
         return _Input(read_fasta(fasta, options, warnings), None, None, [], None)
     reader = stream_fasta(fasta, options, warnings)
@@ -215,7 +225,7 @@ def _contigs_in_order(regions: list[Region], reference: Reference, outputs: Outp
     last: Region | None = None
     for region in regions:
         again = region.contig in found and (last is None or last.contig != region.contig)
-        if outputs.track is not None and (
+        if outputs.tracks and (
             again or (last is not None and last.contig == region.contig and region.start < last.end)
         ):
             text = "a track needs regions in order that do not overlap (bedtools sort, bedtools merge)"
@@ -233,13 +243,12 @@ def _scored(
     outputs: Outputs,
     strands: Literal["auto", "both", "given"],
 ) -> Iterator[Scored]:
-    tracks = outputs.track is not None
     if outputs.workers:
-        return rows_by_workers(outputs.workers, checkpoint, scorer.reading, strands, records, tracks=tracks)
-    return scorer.rows(records, settings.batch_size, tracks=tracks)
+        return rows_by_workers(outputs.workers, checkpoint, scorer.reading, strands, records, tracks=outputs.tracks)
+    return scorer.rows(records, settings.batch_size, tracks=outputs.tracks)
 
 
-def _write_track(path: Path, given: _Input, journal: Journal, count: int) -> None:
+def _write_tracks(outputs: Outputs, name: str, given: _Input, journal: Journal, count: int) -> None:
     def stretches() -> Iterator[Stretch]:
         for index, values in enumerate(journal.tracks(count)):
             if values is None:
@@ -250,8 +259,13 @@ def _write_track(path: Path, given: _Input, journal: Journal, count: int) -> Non
                 region = given.regions[index]
                 yield region.contig, region.start, values[::-1] if region.strand == "-" else values
 
-    with progress(f"track {path.name}", None, "records"):
-        write_track(path, given.contigs, stretches())
+    if outputs.track is not None:
+        with progress(f"track {outputs.track.name}", None, "records"):
+            write_track(outputs.track, given.contigs, stretches())
+    if outputs.plot is not None:
+        from genossm.report.tracks import save_track
+
+        save_track(outputs.plot, name, given.contigs, stretches())
 
 
 class Strands(StrEnum):
@@ -296,11 +310,19 @@ def command(
     ] = Reading.memory >> 20,
     regions: Annotated[Path | None, typer.Option(help="BED: score these stretches, each by itself.")] = None,
     track: Annotated[Path | None, typer.Option(help="Every base's log-likelihood: .bw (bigWig) or .bedgraph.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="A picture of the track along every contig: .svg, .png or .pdf.")
+    ] = None,
     table: Annotated[
         TableFormat | None, typer.Option("--format", help="tsv, jsonl or parquet; default: by the output's name.")
     ] = None,
     workers: Annotated[
-        int, typer.Option(min=0, help="Processes that score records side by side on the CPU; 0: one, all threads.")
+        int,
+        typer.Option(
+            min=0,
+            help="Processes that score records side by side on the CPU, sharing its threads: worth it for many short "
+            "records. 0: one process with all threads, which a long record keeps busy.",
+        ),
     ] = 0,
     strands: Annotated[
         Strands, typer.Option(help="Mean of both strands, or the given one; auto: as the model was trained.")
@@ -330,7 +352,7 @@ def command(
             strands=strands.value,
             rna=rna,
             gaps=gaps.value,
-            outputs=Outputs(table, track, regions, workers),
+            outputs=Outputs(table, track, regions, workers, plot),
         )
     for line in summary.warnings:
         print(f"warning: {fasta}: {line}", file=sys.stderr)

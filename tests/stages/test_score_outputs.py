@@ -23,6 +23,7 @@ from genossm.data.fasta import Record
 from genossm.data.score_tables import TableFormat
 from genossm.errors import GenoSSMError
 from genossm.models.likelihood import Reading, log_likelihood
+from genossm.report.tracks import binned_means
 from genossm.stages import score as stage
 from genossm.stages.loading import load_model
 from genossm.stages.score import Outputs
@@ -71,6 +72,22 @@ def test_tracks_hold_every_base(name: str, masked: Path, tmp_path: Path) -> None
     if name.endswith("bw"):
         with pyBigWig.open(str(tmp_path / name)) as wig:
             assert wig.chroms() == {record: len(text) for record, text in records}
+
+
+@pytest.mark.parametrize("name", ["x.svg", "x.png"])
+def test_a_track_is_drawn(name: str, masked: Path, tmp_path: Path) -> None:
+    fasta = write(tmp_path / "x.fa", [("one", "ACGTNNACGGTCA" * 5), ("n", "NNN"), ("two", "GATTACA" * 9)])
+    scored(masked, fasta, tmp_path / "x.tsv", Outputs(plot=tmp_path / name))
+    magic = (tmp_path / name).read_bytes()[:5]
+    assert magic == (b"<?xml" if name.endswith("svg") else b"\x89PNG\r")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.fa", name, "x.tsv"]
+
+
+def test_bins_are_means_of_what_has_a_value() -> None:
+    one, two = np.array([1, 3, np.nan, 5], np.float32), np.array([7], np.float32)
+    means = binned_means([("a", 7), ("b", 2)], [("a", 0, one), ("a", 4, two)], 2)
+    np.testing.assert_array_equal(means["a"], [2, 5, 7, np.nan])
+    np.testing.assert_array_equal(means["b"], [np.nan])
 
 
 def read_track(path: Path) -> dict[str, dict[int, float]]:
@@ -141,6 +158,7 @@ def test_what_is_refused_before_any_work(masked: Path, tmp_path: Path, capsys: p
     classifier = export(tmp_path / "classifier", LABELS)
     for arguments, text in (
         ((masked, fasta, "--track", tmp_path / "x.txt"), "is no track; name it .bw or .bedgraph"),
+        ((masked, fasta, "--plot", tmp_path / "x.txt"), "is no picture; name it .svg, .png or .pdf"),
         ((masked, "-", "--track", tmp_path / "x.bw"), "give a file in place of a pipe"),
         ((masked, fasta, "--overlap", 5), "an overlap needs a larger --window"),
         ((masked, fasta, "--overlap", 5, "--window", 5), "an overlap needs a larger --window"),
