@@ -56,17 +56,19 @@ def read_shape(content: Mapping[str, Any], path: Path) -> ModelConfig | Publishe
     """The ``model`` of a GenoSSM checkpoint: native, or by its ``architecture`` a published shape.
 
     Raises:
-        GenoSSMError: an architecture that this version does not know.
+        GenoSSMError: an architecture that this version does not know; ids that the model does not have.
         pydantic.ValidationError: a key that is wrong.
     """
     architecture = content.get("architecture")
     if architecture is None:
         return ModelConfig.model_validate(content)
-    if architecture not in SHAPES:
+    if not isinstance(architecture, str) or architecture not in SHAPES:
         raise GenoSSMError(
             f"model.architecture is {architecture!r}; this GenoSSM can run {', '.join(SHAPES)}", path=path
         )
-    return SHAPES[architecture].model_validate(content)
+    shape = SHAPES[architecture].model_validate(content)
+    _check(shape, path, path)
+    return shape
 
 
 def convert(

@@ -123,3 +123,17 @@ def test_a_complement_map_of_another_form(buffer: torch.Tensor) -> None:
 def test_a_float_of_transformers_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"norm_epsilon": {"__float__": null}}')
     assert read_json(tmp_path / "config.json") == {"norm_epsilon": {"__float__": None}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"architecture": ["mamba"]}, r"model.architecture is \['mamba'\]; this GenoSSM can run"),
+        ({"vocabulary": {"A": 0, "C": 1, "G": 2, "T": 16}}, "the vocabulary has ids beyond the 16 of the model"),
+        ({"vocabulary": {"A": 0, "C": 1, "G": 1, "T": 2}}, "one id to two of A, C, G and T"),
+        ({"complement": [0, 1]}, "complement_map must give one of 16 ids for each of them"),
+    ],
+)
+def test_a_shape_of_ours_that_does_not_fit(changes: dict[str, Any], text: str) -> None:
+    with pytest.raises(GenoSSMError, match=rf"^own: .*{text}"):
+        read_shape(MODELS["caduceus-ps"] | changes, Path("own"))
