@@ -57,15 +57,15 @@ def final_taps(
     """The last ``count`` real inputs in reading order, in sequence order: what the next chunk must be given.
 
     Padding is passed over, so a ragged batch carries each row's own last tokens; tokens of earlier segments
-    count as zeros.
+    count as zeros. The taps have memory of their own: a slice would keep all of ``x`` alive as long as the state.
     """
     plain = mask is None and segments is None
     if plain and x.shape[1] >= count:
-        return x[:, :count] if reverse else x[:, x.shape[1] - count :]
+        return (x[:, :count] if reverse else x[:, x.shape[1] - count :]).clone()
     history = x.new_zeros(x.shape[0], count, x.shape[2]) if taps is None else taps
     stream = torch.cat([x, history] if reverse else [history, x], dim=1)
     if plain:
-        return stream[:, :count] if reverse else stream[:, stream.shape[1] - count :]
+        return (stream[:, :count] if reverse else stream[:, stream.shape[1] - count :]).clone()
     batch, length = stream.shape[:2]
     valid = x.new_ones(batch, length, dtype=torch.bool)
     inside = slice(0, x.shape[1]) if reverse else slice(count, length)

@@ -33,7 +33,7 @@ def diagonal_scan_blocked(
     state = x.new_zeros(batch, dim) if initial_state is None else initial_state
     if mask is None and segments is None:
         h = _rows(x, log_a, state)
-        last = h[:, -1]
+        last = h[:, -1].clone()  # a view would keep every state alive
     else:
         rows = unpack(batch, seqlen, mask, segments, x.device)
         entry = rows.enter(state)

@@ -27,7 +27,8 @@ def _block(
     if resets is not None:
         a = a * ~F.pad(resets, (0, pad))[..., None, None]
     states = affine_scan(a, push * kept, h)
-    return 2 * torch.einsum("bldn,dn->bld", states, C).real[:, : u.shape[1]], states[:, -1]
+    y = 2 * torch.einsum("bldn,dn->bld", states, C).real[:, : u.shape[1]]
+    return y, states[:, -1].clone()  # a view would keep all states of the block alive
 
 
 def liquid_scan_blocked(

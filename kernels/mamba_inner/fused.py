@@ -113,10 +113,10 @@ class _Inner(torch.autograd.Function):
         mask: Tensor | None,
         segments: Tensor | None,
         reverses: tuple[bool, ...],
+        save: bool,
         *tensors: Tensor | None,
     ) -> tuple[Tensor, ...]:
         x, z = xz.chunk(2, dim=-1)
-        save = any(ctx.needs_input_grad)
         total, lasts, kept = None, [], []
         for index, reverse in enumerate(reverses):
             core = _Core(tensors[index * _TENSORS : (index + 1) * _TENSORS], reverse, mask, segments)
@@ -151,7 +151,7 @@ class _Inner(torch.autograd.Function):
             dx.copy_(own) if index == 0 else dx.add_(own)
             bias = tensors[index * _TENSORS + 1]
             gradients += [more[0], None if bias is None else more[1], *more[2:]]
-        return dxz, None, None, None, *gradients
+        return dxz, None, None, None, None, *gradients
 
 
 def mamba_inner_fused(
@@ -159,7 +159,9 @@ def mamba_inner_fused(
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
     """Arguments and results as :func:`genossm.kernels.mamba_inner.mamba_inner`; what :func:`fits` says."""
     tensors = [v for core in directions for v in (*core[:7], *core[8:])]
-    gated, *lasts = _Inner.apply(xz, mask, segments, tuple(core.reverse for core in directions), *tensors)
+    # inside the function parameters ask for gradients under no_grad, too, and gradients are always off
+    save = torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (xz, *tensors))
+    gated, *lasts = _Inner.apply(xz, mask, segments, tuple(core.reverse for core in directions), save, *tensors)
     x = xz.chunk(2, dim=-1)[0]
     real = x if mask is None else x * mask[..., None]
     taps = [

@@ -227,3 +227,25 @@ def test_a_mixer_that_cannot_refuses() -> None:
         model(torch.randint(7, 11, (1, 5)), state=[None])
     with pytest.raises(ValueError, match="not packed segments"):
         build_model(config("mamba"), num_labels=2)(torch.randint(7, 11, (1, 5)), segments=torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("bidirectional", [False, True], ids=["causal", "bidirectional"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_a_state_has_memory_of_its_own(mixer_name: str, bidirectional: bool, packed: bool) -> None:
+    """A view of the inputs would keep every layer's activations alive until the last layer has run."""
+    block = make(mixer_name, torch.float32, bidirectional)
+    if not stateful(block):
+        return
+    foreign = []
+    for seqlen in (120, 600):
+        segments = (torch.arange(seqlen) // 30).expand(2, -1) if packed and block.segments else None
+        with torch.inference_mode():
+            _, state = block(torch.randn(2, seqlen, D_MODEL), segments=segments)
+        held = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors_of(state)}
+        foreign.append(sum(held.values()) - sum(t.numel() * t.element_size() for t in tensors_of(state)))
+    assert foreign[1] <= max(foreign[0], 0)
+
+
+def tensors_of(state: Any) -> list[Tensor]:
+    """All tensors in nested tuples and lists."""
+    return [state] if isinstance(state, Tensor) else [tensor for part in state for tensor in tensors_of(part)]
