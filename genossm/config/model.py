@@ -89,7 +89,7 @@ class ConvOptions(Section):
     """A dilated convolutional network."""
 
     kernel: Annotated[int, Field(ge=2)] = Field(5, description="taps of every layer")
-    layers: Positive = Field(4, description="layers in a block; layer i has dilation 2**i")
+    layers: Annotated[int, Field(ge=1, le=20)] = Field(4, description="layers in a block; layer i has dilation 2**i")
 
 
 class ModelConfig(Section):

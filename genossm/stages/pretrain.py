@@ -260,7 +260,11 @@ def command(
     print(f"model: {output} ({metrics['parameters']:,} parameters)")
     print(f"validation loss: {metrics['valid_loss']:.4f} nats per base (uniform {metrics['uniform']:.4f})")
     for name, loss, gap in (
-        ("k up to 3", metrics["valid_loss"] + metrics["gap"]["k_up_to_3"], metrics["gap"]["k_up_to_3"]),
+        (
+            f"k up to {min(3, section.baseline_max_k)}",
+            metrics["valid_loss"] + metrics["gap"]["k_up_to_3"],
+            metrics["gap"]["k_up_to_3"],
+        ),
         (f"best k = {baseline['best_k']}", baseline["best"], metrics["gap"]["best_k"]),
     ):
         print(f"count table, {name}: {loss:.4f}; the model is {abs(gap):.4f} {'better' if gap > 0 else 'worse'}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genossm.config.official import CaduceusConfig, StateSpacesConfig
+from genossm.config.official import CaduceusConfig, StateSpaces2Config, StateSpacesConfig
 from genossm.errors import GenoSSMError
 from genossm.models.formats.naming import Format, Name
 from genossm.models.formats.shapes import MambaShape, PublishedShape
@@ -20,8 +20,8 @@ STRATEGIES = {"add": "add", "ew_multiply": "multiply"}
 _MAP = "complement_map"
 
 
-def read_mamba(config: CaduceusConfig | StateSpacesConfig) -> dict[str, Any]:
-    """The fields that Caduceus has in common with Mamba in state-spaces' own format."""
+def read_stack(config: CaduceusConfig | StateSpacesConfig | StateSpaces2Config) -> dict[str, Any]:
+    """The fields that Caduceus has in common with both formats of state-spaces."""
     ssm = config.ssm_cfg
     return {
         "d_model": config.d_model,
@@ -32,10 +32,14 @@ def read_mamba(config: CaduceusConfig | StateSpacesConfig) -> dict[str, Any]:
         "d_state": ssm.d_state,
         "d_conv": ssm.d_conv,
         "expand": ssm.expand,
-        "dt_rank": ssm.dt_rank or -(-config.d_model // 16),
         "conv_bias": ssm.conv_bias,
         "proj_bias": ssm.bias,
     }
+
+
+def read_mamba(config: CaduceusConfig | StateSpacesConfig) -> dict[str, Any]:
+    """The fields that Caduceus has in common with Mamba in state-spaces' own format."""
+    return {**read_stack(config), "dt_rank": config.ssm_cfg.dt_rank or -(-config.d_model // 16)}
 
 
 def read_complement(

@@ -22,7 +22,7 @@ from genossm.config.official import (
     time_limit,
 )
 from genossm.errors import GenoSSMError
-from genossm.models.formats.caduceus import core_names, read_mamba
+from genossm.models.formats.caduceus import core_names, read_mamba, read_stack
 from genossm.models.formats.naming import Format, Name
 from genossm.models.formats.shapes import Mamba2Shape, MambaShape, PublishedShape
 from genossm.models.formats.vocabularies import HOUSE, folded
@@ -64,18 +64,9 @@ def _state_spaces(config: StateSpacesConfig | StateSpaces2Config) -> dict[str, A
     return {
         "architecture": "mamba2",
         "tie_embeddings": config.tie_embeddings,
-        "d_model": config.d_model,
-        "n_layer": config.n_layer,
-        "norm_eps": config.norm_epsilon,
-        "rms_norm": config.rms_norm,
-        "residual_in_fp32": config.residual_in_fp32,
-        "d_state": ssm.d_state,
-        "d_conv": ssm.d_conv,
-        "expand": ssm.expand,
+        **read_stack(config),
         "head_dim": ssm.headdim,
         "n_groups": ssm.ngroups,
-        "conv_bias": ssm.conv_bias,
-        "proj_bias": ssm.bias,
         "dt_limit": time_limit(ssm.dt_limit),
     }
 
