@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from genossm.report.figures import BASELINE, MUTED, ContigBar, Level
 from genossm.report.inputs import Job, ScoreTable
 from genossm.report.page import Html, Section, Tile, code, heading, markup, paragraph, preformatted, table
 from genossm.report.page import figures as pictures
+from genossm.report.plots import Plot
 
 MAP_ROWS = 40
 
@@ -102,6 +104,39 @@ def pretraining(name: str, metrics: Mapping[str, Any], history: Sequence[Mapping
     ]
     tile = Tile("Validation loss, nats per base", f"{loss:.4f}", f"{compare(near - loss)} counts, k ≤ 3", near > loss)
     return Section("pretraining", "Pretraining", parts), tile
+
+
+def comparison(columns: Mapping[str, Sequence[str]]) -> Section:
+    """Models that were pretrained alike (the table of `genossm compare`, by column): how far each is below uniform."""
+    parts: list[Html] = []
+    uniform = math.log(4)
+    for objective in dict.fromkeys(columns["objective"]):
+        at = [i for i, found in enumerate(columns["objective"]) if found == objective]
+        losses = {columns["model"][i]: float(columns["valid_loss"][i]) for i in at}
+        counts = losses[columns["model"][at[0]]] + float(columns["better_than_best_k"][at[0]])
+        plot = Plot(
+            f"{objective}: nats per base below uniform", "", "more is better",
+            bars={name: uniform - loss for name, loss in losses.items()},
+            levels={f"best count table, {uniform - counts:.4f}": uniform - counts},
+        )  # fmt: skip
+        rows = [
+            (
+                name,
+                columns["mixer"][i],
+                number(int(columns["parameters"][i])),
+                number(loss),
+                number(float(columns["seconds"][i]), 1),
+            )
+            for i, (name, loss) in zip(at, losses.items(), strict=True)
+        ]
+        parts += [
+            heading(objective),
+            pictures((figures.plain(plot), f"Validation loss of every {objective} model below uniform")),
+            table(["model", "mixer", "parameters", "nats per base", "seconds"], rows, numeric=(2, 3, 4)),
+        ]
+    steps = ", ".join(dict.fromkeys(columns["steps"]))
+    said = paragraph(f"Pretrained alike, {steps} steps each. Losses of different objectives do not compare.")
+    return Section("comparison", "Models side by side", [said, *parts])
 
 
 def scores(tables: Mapping[str, ScoreTable]) -> tuple[Section, Tile]:

@@ -18,8 +18,9 @@ from genossm.errors import GenoSSMError
 from genossm.files import atomic_write
 from genossm.report import sections
 from genossm.report.figures import ContigBar
-from genossm.report.inputs import read_job, read_json, read_json_lines, read_scores
+from genossm.report.inputs import read_columns, read_job, read_json, read_json_lines, read_scores
 from genossm.report.page import Section, Tile, render
+from genossm.stages.compare import COLUMNS
 from genossm.stages.task_page import task_section
 
 SOFTWARE = ("torch", "numpy", "numba", "h5py", "scikit-learn", "safetensors", "pydantic", "snakemake")
@@ -30,6 +31,7 @@ class Sources:
     """The files that a report is made of; each is optional."""
 
     pretrain: Path | None = None
+    compare: Path | None = None
     finetune: Sequence[Path] = ()
     task: Sequence[Path] = ()
     score: Sequence[Path] = ()
@@ -83,6 +85,8 @@ def build(sources: Sources) -> str:
         pretraining, tile = _pretraining(sources.pretrain)
         parts.append(pretraining)
         tiles.append(tile)
+    if sources.compare:
+        parts.append(sections.comparison(read_columns(sources.compare, "\t", COLUMNS)))
     abouts = {path.parent.name: path for path in sources.task}
     for folder in sources.finetune:
         part, tile = _task(folder, abouts)
@@ -117,6 +121,7 @@ def _folder(path: Path) -> Path:
 def command(
     output: Annotated[Path, typer.Option(help="The page to write, as report.html.")],
     pretrain: Annotated[Path | None, typer.Option(help="Folder of `genossm pretrain`, or its metrics.json.")] = None,
+    compare: Annotated[Path | None, typer.Option(help="Table of `genossm compare`.")] = None,
     finetune: Annotated[
         list[Path] | None, typer.Option(help="Folder of `genossm finetune`, or its metrics.json; repeat for more.")
     ] = None,
@@ -135,10 +140,11 @@ def command(
 
     Example: genossm report --pretrain pretrain/tiny --finetune finetune/coding --output report.html
     """
-    if not (pretrain or finetune or score or tokens):
-        raise GenoSSMError("nothing to report: give --pretrain, --finetune, --score or --tokens")
+    if not (pretrain or compare or finetune or score or tokens):
+        raise GenoSSMError("nothing to report: give --pretrain, --compare, --finetune, --score or --tokens")
     sources = Sources(
         pretrain=_folder(pretrain) if pretrain else None,
+        compare=compare,
         finetune=[_folder(path) for path in finetune or []],
         task=task or [],
         score=score or [],

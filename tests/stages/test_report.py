@@ -16,6 +16,7 @@ from genossm.errors import GenoSSMError
 from genossm.report import figures, sections
 from genossm.report.inputs import read_columns, read_job, read_json
 from genossm.report.page import Html, Section, Tile, code, render, table
+from genossm.stages.compare import COLUMNS
 from genossm.stages.report import Sources, build
 from genossm.stages.tokenize import tokenize
 
@@ -194,6 +195,24 @@ def test_parts_that_are_not_given_are_left_out(run):
     assert 'id="pretraining"' in page
     assert 'id="scores"' not in page
     assert len(pictures(page)) == 2
+
+
+def test_models_side_by_side(tmp_path, capsys):
+    rows = [("s4", "s4", "masked", 1.34), ("hybrid", "MA", "masked", 1.35), ("s4-causal", "s4", "causal", 1.36)]
+    lines = ["\t".join(COLUMNS)]
+    lines += [f"{name}\t{mixer}\t{kind}\t43000\t100\t1000\t{loss}\t0.01\t9.5\t800" for name, mixer, kind, loss in rows]
+    (tmp_path / "compare.tsv").write_text("\n".join(lines) + "\n")
+    page = tmp_path / "report.html"
+    assert cli.run(["report", "--compare", str(tmp_path / "compare.tsv"), "--output", str(page)]) == 0
+    shown = page.read_text(encoding="utf-8")
+    assert 'id="comparison"' in shown
+    first, second = pictures(shown)
+    assert "hybrid" in first
+    assert "hybrid" not in second
+    assert "0.0363" in first  # the best count table: ln 4 less 1.34 + 0.01
+    (tmp_path / "compare.tsv").write_text("model\n")
+    assert cli.run(["report", "--compare", str(tmp_path / "compare.tsv"), "--output", str(page)]) == 2
+    assert "compare.tsv:1: has no column" in capsys.readouterr().err
 
 
 def test_a_model_that_is_worse_is_said_to_be_worse(run):

@@ -23,6 +23,7 @@ rule report:
         provenance=expand(f"{RESULTS}/{{file}}.provenance.json", file=FETCHED),
         tokens=f"{RESULTS}/tokens/{GENOME}.h5",
         pretrain=f"{RESULTS}/pretrain/{MODEL}/metrics.json",
+        compare=[f"{RESULTS}/compare.tsv"] if SETTINGS.compare else [],
         task=expand(f"{RESULTS}/tasks/{{task}}/task.json", task=TASKS),
         finetune=expand(f"{RESULTS}/finetune/{{task}}/metrics.json", task=TASKS),
         score=[
