@@ -23,7 +23,9 @@ Log-likelihoods are natural, over the four bases, summed over the bases of the r
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +33,11 @@ import torch
 from torch import Tensor
 
 from genossm import vocab
+from genossm.models.course import Bookmark, Course
 from genossm.models.heads import LanguageModel, SequenceClassifier, base_log_probs
+from genossm.models.mixers.base import State
 from genossm.models.streaming import Stack, stack_of
-from genossm.models.sweeps import MEMORY, Budget, stream_logits
+from genossm.models.sweeps import MEMORY, Budget, Move, scaled, stream_logits
 
 Tokens = npt.NDArray[np.uint8]
 Indices = npt.NDArray[np.integer]
@@ -129,8 +133,34 @@ class _Sum:
         self._track[self._length - 1 - places if strand else places] += values / self._strands
 
 
-def _masked_piece(model: LanguageModel, strands: list[Tokens], piece: _Piece, passes: int, into: _Sum) -> None:
+Marks = Iterator[tuple[int, list[State] | None]]
+"""Places within a part that it may be gone on from: tokens done, and the state after them."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What is read of a record without a break: how much of the whole it is, and what reads it.
+
+    ``read`` is given the tokens that are done already, the state after them, and what is told of every share of it.
+    """
+
+    share: float
+    read: Callable[[int, list[State] | None, Move], Marks]
+
+
+def _masked_piece(
+    model: LanguageModel,
+    strands: list[Tokens],
+    passes: int,
+    into: _Sum,
+    piece: _Piece,
+    place: int,
+    state: list[State] | None,
+    move: Move,
+) -> Marks:
     """The pseudo-log-likelihood of a piece, all passes over all strands in few products."""
+    if not is_base(strands[0][piece.first : piece.last]).any():
+        return iter(())
     pieces = [piece, piece.mirrored(len(strands[0]))][: len(strands)]
     texts = np.stack([text[part.start : part.end] for text, part in zip(strands, pieces, strict=True)])
     length = texts.shape[1]
@@ -148,42 +178,67 @@ def _masked_piece(model: LanguageModel, strands: list[Tokens], piece: _Piece, pa
             if mine.any():
                 row, column = np.nonzero(mine)
                 into.add(logits, row * length + column, rows[row, column], column + part.start, strand)
+        move(len(rows) / len(views))
+    return iter(())
 
 
-def _causal_piece(model: LanguageModel, tokens: Tokens, piece: _Piece, window: int, into: _Sum, strand: int) -> None:
+def _causal_piece(
+    model: LanguageModel,
+    text: Tokens,
+    window: int,
+    into: _Sum,
+    strand: int,
+    piece: _Piece,
+    place: int,
+    state: list[State] | None,
+    move: Move,
+) -> Marks:
     """The exact log-likelihood of a piece of one strand, ``window`` bases at a time."""
-    text, core = tokens[piece.start : piece.end], piece.core
+    tokens, core = text[piece.start : piece.end], piece.core
     places = np.arange(piece.start, piece.end)
     if model.bos:
-        inputs = np.concatenate([[np.uint8(vocab.BOS)], text[:-1]])
+        inputs = np.concatenate([[np.uint8(vocab.BOS)], tokens[:-1]])
     else:
-        into.add_uniform(text[:1][core[:1]], places[:1][core[:1]], strand)
-        inputs, text, core, places = text[:-1], text[1:], core[1:], places[1:]
-    scored = is_base(text) & core
-    state = None
-    for start in range(0, len(text), window):
+        if place == 0:
+            into.add_uniform(tokens[:1][core[:1]], places[:1][core[:1]], strand)
+        inputs, tokens, core, places = tokens[:-1], tokens[1:], core[1:], places[1:]
+    scored = is_base(tokens) & core
+    move(place / max(1, len(tokens)))
+    for start in range(place, len(tokens), window):
         cut = slice(start, start + window)
         output = model(torch.from_numpy(inputs[cut].astype(np.int64))[None].to(into.total.device), state=state)
         state = output.state
         at = np.flatnonzero(scored[cut])
-        into.add(output.logits, at, text[cut][at], places[cut][at], strand)
+        into.add(output.logits, at, tokens[cut][at], places[cut][at], strand)
+        move(len(tokens[cut]) / len(tokens))
+        yield start + window, state
 
 
 def _masked_stream(
-    model: LanguageModel, stack: Stack, tokens: Tokens, reading: Reading, turn: int, into: _Sum, strand: int
-) -> None:
+    model: LanguageModel,
+    stack: Stack,
+    reading: Reading,
+    into: _Sum,
+    text: Tokens,
+    strand: int,
+    turn: int,
+    place: int,
+    state: list[State] | None,
+    move: Move,
+) -> Marks:
     """One pass of the pseudo-log-likelihood of a long strand, layer by layer."""
 
     def hidden_here(start: int, end: int) -> npt.NDArray[np.bool_]:
-        return is_base(tokens[start:end]) & (np.arange(start, end) % reading.passes == turn)
+        return is_base(text[start:end]) & (np.arange(start, end) % reading.passes == turn)
 
     def ids(start: int, end: int) -> Tensor:
-        chosen = np.where(hidden_here(start, end), vocab.MASK, tokens[start:end]).astype(np.int64)
+        chosen = np.where(hidden_here(start, end), vocab.MASK, text[start:end]).astype(np.int64)
         return model.translate(torch.from_numpy(chosen)[None].to(into.total.device))
 
-    for start, end, logits in stream_logits(model, stack, ids, len(tokens), Budget(reading.memory)):
+    for start, end, logits in stream_logits(model, stack, ids, len(text), Budget(reading.memory), move):
         at = np.flatnonzero(hidden_here(start, end))
-        into.add(logits, at, tokens[start:end][at], at + start, strand)
+        into.add(logits, at, text[start:end][at], at + start, strand)
+    return iter(())
 
 
 def pieces_of(model: LanguageModel, length: int, reading: Reading) -> int:
@@ -194,8 +249,34 @@ def pieces_of(model: LanguageModel, length: int, reading: Reading) -> int:
     return 1 if length <= window else -(-length // (window - min(reading.overlap, window - 1)))
 
 
+def _parts(model: LanguageModel, strands: list[Tokens], reading: Reading, into: _Sum) -> Iterator[_Part]:
+    """What a record is read in, in order; the same for the same model, length and reading."""
+    length, count = len(strands[0]), pieces_of(model, len(strands[0]), reading)
+    masked, stack = model.config.objective == "masked", stack_of(model)
+    if masked and count == 1 and length > ONE_PASS and stack is not None:
+        for strand, text in enumerate(strands):
+            for turn in range(reading.passes):
+                share = 1 / (len(strands) * reading.passes)
+                yield _Part(share, partial(_masked_stream, model, stack, reading, into, text, strand, turn))
+        return
+    margin = reading.overlap // 2 if count > 1 else 0
+    window = min(reading.window or ONE_PASS, length) if model.stateful else length
+    for i in range(count):
+        first, last = length * i // count, length * (i + 1) // count
+        piece = _Piece(max(0, first - margin), min(length, last + margin), first, last)
+        share = (last - first) / length
+        if masked:
+            yield _Part(share, partial(_masked_piece, model, strands, reading.passes, into, piece))
+            continue
+        for strand, text in enumerate(strands):
+            here = piece.mirrored(length) if strand else piece
+            yield _Part(share / len(strands), partial(_causal_piece, model, text, window, into, strand, here))
+
+
 @torch.inference_mode()
-def log_likelihood(model: LanguageModel, tokens: Tokens, reading: Reading, track: Track | None = None) -> Tensor:
+def log_likelihood(
+    model: LanguageModel, tokens: Tokens, reading: Reading, track: Track | None = None, course: Course | None = None
+) -> Tensor:
     """The (pseudo-)log-likelihood of one record in nats.
 
     Args:
@@ -203,31 +284,32 @@ def log_likelihood(model: LanguageModel, tokens: Tokens, reading: Reading, track
         tokens: uint8, shape (length,), at least one base among them.
         reading: see there.
         track: float32 (length,) of zeros; what each base adds to the result is added to it (nothing where there is N).
+            Where ``course`` was begun already, it holds what was added up to there.
+        course: is told how far the reading is, and says where it goes on; the result has the same bits.
 
     Returns:
         float64, shape (), on the model's device.
     """
     strands = _strands(tokens, reading.both_strands and not model.config.rc_equivariant)
     into = _Sum(model, len(tokens), len(strands), track)
-    length, count = len(tokens), pieces_of(model, len(tokens), reading)
-    stack = stack_of(model)
-    if model.config.objective == "masked" and count == 1 and length > ONE_PASS and stack is not None:
-        for strand, text in enumerate(strands):
-            for turn in range(reading.passes):
-                _masked_stream(model, stack, text, reading, turn, into, strand)
-        return into.total
-    margin = reading.overlap // 2 if count > 1 else 0
-    for i in range(count):
-        first, last = length * i // count, length * (i + 1) // count
-        piece = _Piece(max(0, first - margin), min(length, last + margin), first, last)
-        if model.config.objective == "masked":
-            if is_base(tokens[first:last]).any():
-                _masked_piece(model, strands, piece, reading.passes, into)
+    course = course or Course(len(tokens), lambda _: None)
+    begun = course.begun or Bookmark(0, 0, None, 0.0)
+    into.total += begun.total
+    for index, part in enumerate(_parts(model, strands, reading, into)):
+        move = scaled(course.move, part.share)
+        if index < begun.part:
+            move(1.0)
             continue
-        for strand, text in enumerate(strands):
-            window = min(reading.window or ONE_PASS, length) if model.stateful else length
-            _causal_piece(model, text, piece.mirrored(length) if strand else piece, window, into, strand)
+        start = (begun.place, begun.state) if index == begun.part else (0, None)
+        for place, state in part.read(*start, move):
+            course.at(partial(_bookmark, into, index, place, state))
+        course.at(partial(_bookmark, into, index + 1, 0, None))
+    course.end()
     return into.total
+
+
+def _bookmark(into: _Sum, part: int, place: int, state: list[State] | None) -> Bookmark:
+    return Bookmark(part, place, state, float(into.total))
 
 
 @torch.inference_mode()

@@ -28,6 +28,17 @@ MEMORY = 2 << 30
 
 Ids = Callable[[int, int], Tensor]
 """Ids int64 (1, end - start) of the backbone, of [start, end) of a sequence."""
+Move = Callable[[float], None]
+"""Is told of every share of the work, of 1 in all, when it is done."""
+
+
+def unheard(share: float) -> None:
+    """Tell nobody."""
+
+
+def scaled(move: Move, factor: float) -> Move:
+    """What is told of a part, which is ``factor`` of the whole."""
+    return lambda share: move(share * factor)
 
 
 class Budget:
@@ -106,7 +117,14 @@ def chunk_length(stack: Stack) -> int:
 
 @torch.inference_mode()
 def hidden_chunks(
-    stack: Stack, ids: Ids, length: int, *, budget: Budget, layers: int | None = None, chunk: int | None = None
+    stack: Stack,
+    ids: Ids,
+    length: int,
+    *,
+    budget: Budget,
+    layers: int | None = None,
+    chunk: int | None = None,
+    move: Move = unheard,
 ) -> Iterator[tuple[int, int, Tensor]]:
     """The hidden states of a long sequence, piece by piece from the left: (start, end, (1, end - start, d_model)).
 
@@ -117,6 +135,7 @@ def hidden_chunks(
         budget: what may be kept in memory.
         layers: the residual stream after so many blocks, without the final norm; None is the model's output.
         chunk: bases at a time; None goes by the model.
+        move: is told how much is done.
     """
     step = chunk or chunk_length(stack)
     chunks = [(start, min(start + step, length)) for start in range(0, length, step)]
@@ -125,6 +144,7 @@ def hidden_chunks(
         for start, end in chunks:
             yield start, end, stack.backbone.embed(ids(start, end))
         return
+    of_a_sweep = scaled(move, 1 / sum(2 if layer.two_way else 1 for layer in stack.layers[:depth]))
     with ExitStack() as stores:
         stream: Store | None = None
 
@@ -132,7 +152,7 @@ def hidden_chunks(
             return stack.backbone.embed(ids(start, end)) if stream is None else stream.read(start, end)
 
         for index in range(depth):
-            outputs = _layer(stack, index, entering, chunks, stores, budget, length)
+            outputs = _layer(stack, index, entering, chunks, stores, budget, length, of_a_sweep)
             if index == depth - 1:
                 for start, end, x in outputs:
                     yield start, end, stack.backbone.finish(x) if layers is None else x
@@ -154,6 +174,7 @@ def _layer(
     stores: ExitStack,
     budget: Budget,
     length: int,
+    move: Move,
 ) -> Iterator[tuple[int, int, Tensor]]:
     """One layer: its output chunk by chunk from the left; a chunk's input may be overwritten once it is out."""
     layer = stack.layers[index]
@@ -167,42 +188,51 @@ def _layer(
                 kept = Store(length, y.shape[2], y, budget)
                 stores.callback(kept.close)
             kept.write(start, y)
+            move((end - start) / length)
     state = None
     for start, end in chunks:
         x = entering(start, end)
         inner, _, gates = layer.inputs(x)
         y, state = layer.sweep(inner, "forward", state)
+        move((end - start) / length)
         yield start, end, layer.combine(x, gates, y, None if kept is None else kept.read(start, end))
     if kept is not None:
         kept.close()
 
 
 def stream_logits(
-    model: LanguageModel, stack: Stack, ids: Ids, length: int, budget: Budget
+    model: LanguageModel, stack: Stack, ids: Ids, length: int, budget: Budget, move: Move = unheard
 ) -> Iterator[tuple[int, int, Tensor]]:
-    """Logits (1, end - start, 16) of a long sequence, piece by piece from the left; ``ids`` as in hidden_chunks."""
-    for start, end, hidden in stream_hidden(model, stack, ids, length, budget):
+    """Logits (1, end - start, 16) of a long sequence, from the left; ``ids``, ``move`` as in hidden_chunks."""
+    for start, end, hidden in stream_hidden(model, stack, ids, length, budget, move=move):
         yield start, end, model.read_out(hidden)
 
 
 def stream_hidden(
-    model: LanguageModel, stack: Stack, ids: Ids, length: int, budget: Budget, layers: int | None = None
+    model: LanguageModel,
+    stack: Stack,
+    ids: Ids,
+    length: int,
+    budget: Budget,
+    layers: int | None = None,
+    move: Move = unheard,
 ) -> Iterator[tuple[int, int, Tensor]]:
     """Hidden states (1, end - start, width) of a long sequence, both strands' of an equivariant model."""
     if not model.config.rc_equivariant:
-        yield from hidden_chunks(stack, ids, length, budget=budget, layers=layers)
+        yield from hidden_chunks(stack, ids, length, budget=budget, layers=layers, move=move)
         return
+    half = scaled(move, 1 / 2)
 
     def other_ids(start: int, end: int) -> Tensor:
         return model.complement[ids(length - end, length - start)].flip(1)
 
     with ExitStack() as stack_of_stores:
         other: Store | None = None
-        for start, _, hidden in hidden_chunks(stack, other_ids, length, budget=budget, layers=layers):
+        for start, _, hidden in hidden_chunks(stack, other_ids, length, budget=budget, layers=layers, move=half):
             if other is None:
                 other = Store(length, hidden.shape[2], hidden, budget)
                 stack_of_stores.callback(other.close)
             other.write(start, hidden)
         assert other is not None
-        for start, end, hidden in hidden_chunks(stack, ids, length, budget=budget, layers=layers):
+        for start, end, hidden in hidden_chunks(stack, ids, length, budget=budget, layers=layers, move=half):
             yield start, end, join_strands(model, hidden, other.read(length - end, length - start).flip(1), layers)

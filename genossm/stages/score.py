@@ -9,8 +9,8 @@ and probabilities with 6; a field without a value is ``NA``. JSON lines and Parq
 * ``not_finite``: the model gave a value that is no number.
 
 Each record is computed by itself (:mod:`genossm.models.likelihood`), so its row has the same bytes in any file, in
-any order, with any ``--batch-size``. A run that was killed goes on from the last record that was done
-(:mod:`genossm.stages.score_journal`).
+any order, with any ``--batch-size``. A run that was killed goes on from the last record that was done, and within a
+long record from where it was a minute before (:mod:`genossm.stages.score_journal`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import contextlib
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,11 +39,12 @@ from genossm.data.tracks import Stretch, check_track, write_track
 from genossm.errors import GenoSSMError
 from genossm.files import check_output, sha256_of
 from genossm.models import LanguageModel
-from genossm.models.likelihood import Reading
+from genossm.models.course import Course
+from genossm.models.likelihood import ONE_PASS, Reading
 from genossm.progress import progress
 from genossm.stages.loading import load_model, pick_device
 from genossm.stages.score_journal import Journal
-from genossm.stages.scoring import DECIMALS, LANGUAGE_COLUMNS, Scored, Scorer, rows_by_workers
+from genossm.stages.scoring import DECIMALS, LANGUAGE_COLUMNS, Scored, Scorer, Track, rows_by_workers
 from genossm.train.checkpoint import MANIFEST
 from genossm.train.signals import StopRequest
 
@@ -138,19 +140,23 @@ def score(
         journal = Journal(whole, key)
         stack.callback(journal.close)
         records = islice(given.records, len(journal.done), None)
-        scored = _scored(scorer, checkpoint, records, settings, outputs, strands)
         statuses: Counter[str] = Counter()
         cut = 0
         with (
             score_table(output, table, scorer.columns, DECIMALS) as write,
             progress(f"score {Path(fasta).name}", given.bases) as advance,
         ):
+            for row in journal.done:
+                advance(int(str(row["length"])))
+            if outputs.workers:
+                scored = _by_workers(scorer, checkpoint, records, outputs, strands, advance)
+            else:
+                course = partial(_course, journal, scorer, advance)
+                scored = scorer.rows(records, settings.batch_size, tracks=outputs.tracks, course=course)
             for row in _all_rows(journal, scored):
                 write(row)
-                length = int(str(row["length"]))
                 statuses[str(row["status"])] += 1
-                cut += scorer.cuts(length)
-                advance(length)
+                cut += scorer.cuts(int(str(row["length"])))
         _write_tracks(outputs, Path(fasta).name, given, journal, statuses.total())
         journal.remove()
     return Summary(statuses, cut, warnings.lines())
@@ -235,17 +241,29 @@ def _contigs_in_order(regions: list[Region], reference: Reference, outputs: Outp
     return list(found.items())
 
 
-def _scored(
+def _course(
+    journal: Journal, scorer: Scorer, advance: Callable[[int], None], index: int, record: Record, track: Track | None
+) -> Course:
+    """The way through the record that is the ``index``-th of this run."""
+    length, place = len(record.tokens), len(journal.done) + index
+    if length <= ONE_PASS or not journal.marks:
+        return Course(length, advance)
+    begun = journal.bookmark(place, track, scorer.device)
+    return Course(length, advance, begun=begun, mark=partial(journal.mark, place, track))
+
+
+def _by_workers(
     scorer: Scorer,
     checkpoint: Path,
     records: Iterator[Record],
-    settings: ScoreSection,
     outputs: Outputs,
     strands: Literal["auto", "both", "given"],
+    advance: Callable[[int], None],
 ) -> Iterator[Scored]:
-    if outputs.workers:
-        return rows_by_workers(outputs.workers, checkpoint, scorer.reading, strands, records, tracks=outputs.tracks)
-    return scorer.rows(records, settings.batch_size, tracks=outputs.tracks)
+    found = rows_by_workers(outputs.workers, checkpoint, scorer.reading, strands, records, tracks=outputs.tracks)
+    for record, row, track in found:
+        advance(len(record.tokens))
+        yield record, row, track
 
 
 def _write_tracks(outputs: Outputs, name: str, given: _Input, journal: Journal, count: int) -> None:

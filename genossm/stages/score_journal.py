@@ -1,11 +1,13 @@
 """What was scored before a kill: rows, and tracks, kept beside the output until it is whole.
 
 The journal is a hidden folder that names what it belongs to: the model, the FASTA's bytes and the settings. The same
-command goes on from it; any other begins anew. A line that a kill cut short is not counted.
+command goes on from it; any other begins anew. A line that a kill cut short is not counted. Of a long record a bookmark
+is kept once a minute, so that a chromosome does not begin anew either.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -16,9 +18,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from genossm.data.score_tables import Row
-from genossm.files import atomic_write
+from genossm.files import atomic_path, atomic_write, locked
+from genossm.models.course import Bookmark
 
 Track = npt.NDArray[np.float32]
 
@@ -29,23 +36,30 @@ class Journal:
     Args:
         output: the file they are for; None keeps tracks in a temporary folder, and no rows.
         key: what a journal must belong to.
+
+    Raises:
+        GenoSSMError: another process writes the same output.
     """
 
     def __init__(self, output: Path | None, key: dict[str, Any]) -> None:
         self._rows: list[Row] = []
         self._lasting = output is not None
+        self._lock = contextlib.ExitStack()
         if output is None:
             self.folder = Path(tempfile.mkdtemp(prefix="genossm-"))
         else:
             self.folder = output.parent / f".{output.name}.resume"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.enter_context(locked(self.folder / "lock", f"the score of {output.name}"))
             self._open(hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest())
         self._handle = (self.folder / "rows.jsonl").open("a", encoding="utf-8")
 
     def _open(self, key: str) -> None:
         known, rows = self.folder / "key", self.folder / "rows.jsonl"
         if not known.is_file() or known.read_text(encoding="utf-8") != key:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir(parents=True)
+            for path in self.folder.iterdir():
+                if path.name != "lock":
+                    path.unlink()
             atomic_write(known, key)
         if rows.is_file():
             whole, _, _ = rows.read_text(encoding="utf-8").rpartition("\n")
@@ -67,6 +81,41 @@ class Journal:
         if self._lasting:
             self._handle.write(json.dumps(dict(row)) + "\n")
             self._handle.flush()
+            self._mark_path(index).unlink(missing_ok=True)
+
+    def _mark_path(self, index: int) -> Path:
+        return self.folder / f"mark-{index:07d}.safetensors"
+
+    @property
+    def marks(self) -> bool:
+        """Whether bookmarks are kept: a pipe cannot be read again."""
+        return self._lasting
+
+    def mark(self, index: int, track: Track | None, bookmark: Bookmark) -> None:
+        """Keep a place within record ``index``, and its track up to there."""
+        tensors = {} if track is None else {"track": torch.from_numpy(track)}
+        for layer, state in enumerate(bookmark.state or []):
+            tensors |= {f"{layer}.{i}": value.cpu().contiguous() for i, value in enumerate(state)}
+        place = {"part": bookmark.part, "place": bookmark.place, "layers": len(bookmark.state or [])}
+        with atomic_path(self._mark_path(index)) as path:
+            save_file(tensors, path, {"place": json.dumps(place), "total": bookmark.total.hex()})
+
+    def bookmark(self, index: int, track: Track | None, device: torch.device) -> Bookmark | None:
+        """The place within record ``index`` that an earlier run left; fills ``track``. None where there is none."""
+        path = self._mark_path(index)
+        if not path.is_file():
+            return None
+        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+            about = file.metadata()
+            place = json.loads(about["place"])
+            layers: list[list[Tensor]] = [[] for _ in range(place["layers"])]
+            names = sorted((int(x), int(y)) for x, _, y in (name.partition(".") for name in file.keys()) if y)  # noqa: SIM118
+            for layer, i in names:
+                layers[layer].append(file.get_tensor(f"{layer}.{i}"))
+            if track is not None:
+                track[:] = file.get_tensor("track").cpu().numpy()
+        state = [tuple(values) for values in layers] or None
+        return Bookmark(place["part"], place["place"], state, float.fromhex(about["total"]))
 
     def tracks(self, count: int) -> Iterator[Track | None]:
         """The tracks of the first ``count`` records, in order; None for one without a value."""
@@ -78,9 +127,11 @@ class Journal:
         """Everything is in its place: the journal is needed no longer."""
         self._handle.close()
         shutil.rmtree(self.folder)
+        self._lock.close()
 
     def close(self) -> None:
         """Stop; a lasting journal stays for the next run."""
         self._handle.close()
+        self._lock.close()
         if not self._lasting:
             shutil.rmtree(self.folder, ignore_errors=True)

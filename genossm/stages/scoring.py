@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +19,7 @@ import torch
 from genossm.data.fasta import Record
 from genossm.data.score_tables import Row, columns_of
 from genossm.models import LanguageModel
+from genossm.models.course import Course
 from genossm.models.likelihood import ONE_PASS, Reading, class_probabilities, is_base, log_likelihood, pieces_of
 from genossm.stages.loading import load_model, pick_device
 
@@ -61,17 +62,25 @@ class Scorer:
             return columns_of(LANGUAGE_COLUMNS, _KINDS)
         return columns_of(("record", "length", "label", *(f"p_{label}" for label in self.labels), "status"), _KINDS)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        parameter: torch.Tensor = next(self.model.parameters())
+        return parameter.device
+
     def cuts(self, length: int) -> bool:
         """Whether a record of this length is scored in pieces that do not see one another."""
         return isinstance(self.model, LanguageModel) and pieces_of(self.model, length, self.reading) > 1
 
-    def start(self, record: Record, track: Track | None) -> tuple[str, torch.Tensor | None]:
+    def start(
+        self, record: Record, track: Track | None, course: Course | None = None
+    ) -> tuple[str, torch.Tensor | None]:
         """The record's status so far, and its value on the device (None: it has none)."""
         tokens = record.tokens
         if not is_base(tokens).any():
             return "no_bases", None
         if isinstance(self.model, LanguageModel):
-            return "ok", log_likelihood(self.model, tokens, self.reading, track)
+            return "ok", log_likelihood(self.model, tokens, self.reading, track, course)
         longest = self.reading.window or ONE_PASS
         if len(tokens) > min(longest, self.model.max_seqlen or longest):
             return "too_long", None
@@ -93,12 +102,27 @@ class Scorer:
             row |= {f"p_{label}": p for label, p in zip(self.labels, numbers, strict=True)}
         return row
 
-    def rows(self, records: Iterable[Record], in_flight: int, *, tracks: bool = False) -> Iterator[Scored]:
-        """Each record, its fields and its track. ``in_flight`` records are begun before the first value is read."""
-        source = iter(records)
+    def rows(
+        self,
+        records: Iterable[Record],
+        in_flight: int,
+        *,
+        tracks: bool = False,
+        course: Callable[[int, Record, Track | None], Course] | None = None,
+    ) -> Iterator[Scored]:
+        """Each record, its fields and its track. ``in_flight`` records are begun before the first value is read.
+
+        ``course``: of a record by its index, with the track that it fills.
+        """
+        source = enumerate(records)
         while group := list(islice(source, in_flight)):
-            kept = [np.zeros(len(r.tokens), np.float32) if tracks else None for r in group]
-            started = [(r, *self.start(r, track), track) for r, track in zip(group, kept, strict=True)]
+            started = []
+            for index, record in group:
+                track = np.zeros(len(record.tokens), np.float32) if tracks else None
+                way = course(index, record, track) if course else None
+                started.append((record, *self.start(record, track, way), track))
+                if way:
+                    way.end()
             for record, status, value, track in started:
                 row = self.row(record, status, value)
                 yield record, row, _shown(record, row, track)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from genossm import vocab
 from genossm.config import ModelConfig
-from genossm.models import LanguageModel, SequenceClassifier, base_log_probs, build_model, likelihood, sweeps
+from genossm.models import LanguageModel, SequenceClassifier, base_log_probs, build_model, course, likelihood, sweeps
+from genossm.models.course import Bookmark, Course
 from genossm.models.likelihood import Reading
 
 
@@ -117,6 +119,46 @@ def test_masked_pieces_are_scored_by_themselves() -> None:
     tokens[33:66] = vocab.N
     want = sum(masked_by_hand(model, piece, 4) for piece in (tokens[:33], tokens[66:]))
     assert score(model, tokens, window=40) == pytest.approx(want, rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"rc_equivariant": True}, CAUSAL, {**CAUSAL, "mixer": "s4d"}])
+@pytest.mark.parametrize("window", [None, 40])
+def test_a_reading_goes_on_from_any_bookmark(
+    changes: dict[str, Any], window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Total and track have the bits of an undisturbed reading, and every base is told of once."""
+    monkeypatch.setattr(likelihood, "ONE_PASS", 50)
+    monkeypatch.setattr(course, "SECONDS_BETWEEN_MARKS", 0.0)
+    monkeypatch.setattr(course, "SHARE_OF_MARKING", math.inf)
+    model, tokens = small(**changes), sequence(131, n_every=7)
+    reading = Reading(4, True, window, 0 if window is None else 9)
+    want = np.zeros(len(tokens), np.float32)
+    kept: list[tuple[Bookmark, np.ndarray]] = []
+    told: list[int] = []
+
+    def way(track: np.ndarray, begun: Bookmark | None = None) -> Course:
+        told.clear()
+        keep = None if begun else lambda mark: kept.append((mark, track.copy()))
+        return Course(len(tokens), told.append, begun=begun, mark=keep)
+
+    total = float(likelihood.log_likelihood(model, tokens, reading, want, way(want)))
+    assert total == score(model, tokens, window=window, overlap=reading.overlap, both=True)
+    assert len(kept) > 3
+    for bookmark, track in kept:
+        assert float(likelihood.log_likelihood(model, tokens, reading, track, way(track, bookmark))) == total
+        assert np.array_equal(track, want)
+        assert sum(told) == len(tokens)
+
+
+@pytest.mark.parametrize("length", [131, 49])
+def test_progress_is_told_as_it_goes(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(likelihood, "ONE_PASS", 50)
+    monkeypatch.setattr(sweeps, "chunk_length", lambda stack: 20)
+    told: list[int] = []
+    likelihood.log_likelihood(small(), sequence(length), Reading(4), None, Course(length, told.append))
+    assert sum(told) == length
+    assert min(told) > 0
+    assert len(told) > (100 if length > 50 else 0)
 
 
 @pytest.mark.parametrize("changes", [{}, CAUSAL])

@@ -22,11 +22,14 @@ from genossm.config import ScoreSection
 from genossm.data.fasta import Record
 from genossm.data.score_tables import TableFormat
 from genossm.errors import GenoSSMError
+from genossm.models import course
+from genossm.models.course import Bookmark
 from genossm.models.likelihood import Reading, log_likelihood
 from genossm.report.tracks import binned_means
 from genossm.stages import score as stage
 from genossm.stages.loading import load_model
 from genossm.stages.score import Outputs
+from genossm.stages.score_journal import Journal
 from genossm.stages.scoring import Scorer
 
 from .test_score import LABELS, export, random_records, run, table, write
@@ -177,11 +180,11 @@ def test_a_run_goes_on_where_it_was_killed(masked: Path, tmp_path: Path, monkeyp
     plain = Scorer.start
     done: list[str] = []
 
-    def counting(self: Scorer, record: Record, values: Any) -> Any:
+    def counting(self: Scorer, record: Record, *rest: Any) -> Any:
         if len(done) == limit:
             raise KeyboardInterrupt
         done.append(record.name)
-        return plain(self, record, values)
+        return plain(self, record, *rest)
 
     monkeypatch.setattr(Scorer, "start", counting)
     settings = ScoreSection(passes=4, batch_size=1)
@@ -204,10 +207,10 @@ def test_another_command_does_not_go_on(masked: Path, tmp_path: Path, monkeypatc
     fasta, output = write(tmp_path / "x.fa", random_records(3)), tmp_path / "x.tsv"
     plain = Scorer.start
 
-    def stopping(self: Scorer, record: Record, values: Any) -> Any:
+    def stopping(self: Scorer, record: Record, *rest: Any) -> Any:
         if record.name == "r2":
             raise KeyboardInterrupt
-        return plain(self, record, values)
+        return plain(self, record, *rest)
 
     with monkeypatch.context() as patch:
         patch.setattr(Scorer, "start", stopping)
@@ -215,6 +218,44 @@ def test_another_command_does_not_go_on(masked: Path, tmp_path: Path, monkeypatc
             stage.score(masked, fasta, output, settings=ScoreSection(passes=4, batch_size=1))
     stage.score(masked, fasta, output, settings=ScoreSection(passes=2, batch_size=1))
     assert output.read_bytes() == run(masked, fasta, tmp_path / "y.tsv", passes=2).read_bytes()
+
+
+def test_a_run_goes_on_within_a_long_record(masked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every bookmark: no pass of a strand that was done is done again, and the files have the same bytes."""
+    fasta = write(tmp_path / "x.fa", [("short", "ACGTTGCA" * 9), ("long", "ACGGTCATTG" * 60), ("last", "ACGT")])
+    for module in ("genossm.models.likelihood", "genossm.stages.score"):
+        monkeypatch.setattr(f"{module}.ONE_PASS", 500)
+    want, track = tmp_path / "want.tsv", tmp_path / "want.bw"
+    scored(masked, fasta, want, Outputs(track=track))
+    monkeypatch.setattr(course, "SECONDS_BETWEEN_MARKS", 0.0)
+    monkeypatch.setattr(course, "SHARE_OF_MARKING", 1e9)
+    kept: list[tuple[int, int]] = []
+    plain = Journal.mark
+
+    def stopping(self: Journal, index: int, track: Any, bookmark: Bookmark) -> None:
+        plain(self, index, track, bookmark)
+        kept.append((index, bookmark.part))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Journal, "mark", stopping)
+    output, outputs = tmp_path / "x.tsv", Outputs(track=tmp_path / "x.bw")
+    for _ in range(8):
+        with pytest.raises(KeyboardInterrupt):
+            stage.score(masked, fasta, output, settings=ScoreSection(passes=4, batch_size=1), outputs=outputs)
+    stage.score(masked, fasta, output, settings=ScoreSection(passes=4, batch_size=1), outputs=outputs)
+    assert kept == [(1, part) for part in range(1, 9)]
+    assert output.read_bytes() == want.read_bytes()
+    assert (tmp_path / "x.bw").read_bytes() == track.read_bytes()
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_two_runs_of_one_output(masked: Path, tmp_path: Path) -> None:
+    fasta, output = write(tmp_path / "x.fa", random_records(2)), tmp_path / "x.tsv"
+    journal = Journal(output, {})
+    with pytest.raises(GenoSSMError, match=r"the score of x\.tsv is in use by process \d+"):
+        run(masked, fasta, output)
+    journal.close()
+    run(masked, fasta, output)
 
 
 @pytest.mark.slow
