@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from genossm.stages.bench_finetune import finetune
 from genossm.stages.bench_kernels import kernels
 from genossm.stages.bench_models import models
 from genossm.stages.bench_science import science
@@ -14,3 +15,4 @@ command.command("kernels")(kernels)
 command.command("science")(science)
 command.command("models")(models)
 command.command("scoring")(scoring)
+command.command("finetune")(finetune)

@@ -7,6 +7,7 @@ seed and the step, so a fit that goes on from a saved :class:`FitState` gives th
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -202,6 +203,18 @@ class _Course:
         self.best_weights = parts.get("best", {})
         self.history, self.best = list(state.history), state.best_epoch
 
+    def update(self, parts: Sequence[Batch], step: int, rate: float) -> float:
+        """Train on the parts of one batch and return its loss; what the model draws follows from the seed and step."""
+        torch.manual_seed((self.options.seed * 1_000_003 + step) % 2**63)
+        self.model.zero_grad(set_to_none=True)
+        loss = _train_step(self.model, parts, self.options)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.model)
+        return loss
+
     def judged(self, judge: Callable[[nn.Module], Judgement], losses: list[float]) -> Epoch:
         """Judge the weights that would be kept, remember them if they are the best, and go back to training."""
         own = None
@@ -218,6 +231,18 @@ class _Course:
         if own is not None:
             self.model.load_state_dict(own)
         return epoch
+
+
+def updates(
+    model: nn.Module, options: FitOptions, *, no_decay: Callable[[str, nn.Parameter], bool]
+) -> Callable[[Sequence[Batch]], float]:
+    """What :func:`fit_classifier` does with the parts of one batch after another, at its highest rate; to time it.
+
+    The function that is returned gives the loss, and raises as :func:`fit_classifier` does.
+    """
+    course, numbers = _Course(model, options, no_decay), itertools.count()
+    model.train()
+    return lambda parts: course.update(parts, next(numbers), options.lr)
 
 
 def fit_classifier(
@@ -261,15 +286,8 @@ def fit_classifier(
         losses = []
         for index, parts in enumerate(steps(epoch)):
             step = epoch * steps_per_epoch + index
-            torch.manual_seed((options.seed * 1_000_003 + step) % 2**63)
             rate = one_cycle(step, peak=options.lr, warmup_steps=warmup, steps=planned)
-            model.zero_grad(set_to_none=True)
-            losses.append(_train_step(model, parts, options))
-            for group in course.optimizer.param_groups:
-                group["lr"] = rate * group["scale"]
-            course.optimizer.step()
-            if course.average is not None:
-                course.average.update(model)
+            losses.append(course.update(parts, step, rate))
             on_step(epoch, losses[-1])
         on_epoch(course.judged(judge, losses))
         if save is not None:
