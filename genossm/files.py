@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import glob
 import hashlib
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -45,32 +47,45 @@ def fsync_file(path: Path) -> None:
         os.close(handle)
 
 
-def check_output(output: Path, *inputs: str | os.PathLike[str]) -> None:
+def check_output(output: Path, *inputs: str | os.PathLike[str], others: Iterable[Path | None] = ()) -> None:
     """Refuse, before any work, an output that is a folder, a device, or the very file that is read.
+
+    Args:
+        inputs: what is read; nothing is written into a folder among them either.
+        others: further outputs of the same command.
 
     Raises:
         GenoSSMError: the output cannot take a file's place.
     """
     if output.is_dir():
         raise GenoSSMError("is a folder; name a file in it for the output", path=output)
-    if output.exists() and not output.is_file():  # a rename would put a file in the place of /dev/null
+    # a rename would put a file in the place of /dev/null, or of the link /dev/stdout, whatever that leads to
+    stream = output.is_symlink() and output.absolute().parts[1:2] in (("dev",), ("proc",))
+    if stream or (output.exists() and not output.is_file()):
         raise GenoSSMError("is no ordinary file; name a file for the output", path=output)
     for source in inputs:
+        if os.path.isdir(source) and Path(source).resolve() in output.resolve().parents:
+            raise GenoSSMError(f"is inside the input {os.fspath(source)}; write it elsewhere", path=output)
         if output.exists() and os.path.exists(source) and os.path.samefile(output, source):
             raise GenoSSMError("is the input; give the output another name", path=output)
+    if any(other is not None and other.resolve() == output.resolve() for other in others):
+        raise GenoSSMError("is named for two outputs; give each its own name", path=output)
 
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """A path beside ``target`` to write to; on success it is synced and renamed to ``target``, else removed.
 
-    A fault of the disk that names no file, as a full one, is given ``target``'s; folders that were made for it go.
+    A fault of the disk that names no file, as a full one, is given ``target``'s; folders that were made for it go. A
+    link stays a link: the file that it names is replaced. What a killed process left for the same target is removed.
     """
     target = Path(target)
     check_output(target)
+    target = Path(os.path.realpath(target)) if target.is_symlink() else target
     made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".{target.name}.{os.getpid()}.tmp"
+    _remove_abandoned(target)
+    temporary = target.parent / f".{target.name}.{_host()}.{os.getpid()}.tmp"
     try:
         yield temporary
         fsync_file(temporary)
@@ -86,6 +101,29 @@ def atomic_path(target: Path) -> Iterator[Path]:
             for folder in made:
                 with contextlib.suppress(OSError):  # something else stands in it
                     folder.rmdir()
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove temporary files of ``target`` that a process of this host left which is no more."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.{_host()}.*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdigit() and not _alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """This host's name in a form that stands in a file name: a folder may be shared by the hosts of a cluster."""
+    return "".join(c if c.isalnum() else "-" for c in socket.gethostname())
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def atomic_write(target: Path, content: str | bytes) -> None:

@@ -72,6 +72,28 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path, old):
     assert (target.read_text() if target.exists() else None) == old
 
 
+def test_what_a_killed_writer_left_goes_with_the_next(tmp_path):
+    target, other = tmp_path / "file", tmp_path / "file.other"
+    for path in (target, other):
+        subprocess.run([sys.executable, "-c", WRITER, str(path)], check=False)
+    assert len(list(tmp_path.glob(".*.tmp"))) == 2
+    with atomic_path(target) as mine:
+        atomic_write(target, "meanwhile")  # a writer that lives keeps its file
+        mine.write_text("new")
+    assert target.read_text() == "new"
+    assert [path.name.startswith(".file.other.") for path in tmp_path.glob(".*.tmp")] == [True]
+
+
+def test_a_link_stays_one(tmp_path):
+    real, link = tmp_path / "a" / "real.tsv", tmp_path / "link.tsv"
+    real.parent.mkdir()
+    link.symlink_to(real)
+    for content in ("old", "new"):
+        atomic_write(link, content)
+        assert link.is_symlink()
+        assert real.read_text() == content
+
+
 def test_the_mode_follows_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
@@ -114,8 +136,13 @@ def test_an_output_that_is_the_input_or_a_folder_is_refused(tmp_path):
             check_output(output, source)
     with pytest.raises(GenoSSMError, match="is a folder"):
         check_output(tmp_path)
-    with pytest.raises(GenoSSMError, match="is no ordinary file"), atomic_path(Path("/dev/null")):
-        pass
+    for device in ("/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        with pytest.raises(GenoSSMError, match="is no ordinary file"):
+            check_output(Path(device))
+    with pytest.raises(GenoSSMError, match="is inside the input"):
+        check_output(tmp_path / "a" / "new.tsv", "-", tmp_path)
+    with pytest.raises(GenoSSMError, match="is named for two outputs"):
+        check_output(tmp_path / "new.tsv", others=(None, tmp_path / "a" / ".." / "new.tsv"))
     check_output(tmp_path / "new.tsv", source, "-")
 
 

@@ -19,6 +19,8 @@ Row = Mapping[str, Value]
 """By column; None is a field without a value."""
 PARQUET_ROWS = 1 << 14
 """Rows of a row group."""
+OTHER_FORMATS = (".gz", ".bgz", ".bz2", ".xz", ".zst", ".zip", ".csv", ".xlsx", ".h5", ".hdf5", ".vcf", ".bcf", ".bed")
+"""Endings that promise what no table of scores is."""
 
 
 class TableFormat(StrEnum):
@@ -33,8 +35,11 @@ def table_format(output: Path | None, asked: TableFormat | None) -> TableFormat:
     """The format that was asked for, else the one that the name of the output says, else TSV.
 
     Raises:
-        GenoSSMError: Parquet on standard output.
+        GenoSSMError: Parquet on standard output; a name that says another format.
     """
+    if asked is None and output is not None and output.suffix.lower() in OTHER_FORMATS:
+        text = f"{output.suffix!r} is not what is written: name it .tsv, .jsonl or .parquet, or give --format"
+        raise GenoSSMError(text, path=output)
     suffix = "" if output is None else output.suffix.lstrip(".")
     chosen = asked or (TableFormat(suffix) if suffix in list(TableFormat) else TableFormat.TSV)
     if chosen == TableFormat.PARQUET and output is None:

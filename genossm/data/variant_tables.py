@@ -24,7 +24,7 @@ _FIELDS = {
     "SCORE": ("Float", "The score that was asked for"),
     "LLR_SITE": ("Float", "ln P(ALT) - ln P(REF) of the changed bases, by a DNA language model"),
     "LLR_WINDOW": ("Float", "The same over the whole window"),
-    "DISTANCE": ("Float", "Euclidean distance of the embeddings of the two windows"),
+    "DISTANCE": ("Float", "Euclidean distance of the two windows' hidden states at the bases of both, mean of strands"),
     "STATUS": ("String", "ok, or why the allele has no score"),
 }
 

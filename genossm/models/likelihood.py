@@ -164,6 +164,7 @@ def _masked_piece(
     pieces = [piece, piece.mirrored(len(strands[0]))][: len(strands)]
     texts = np.stack([text[part.start : part.end] for text, part in zip(strands, pieces, strict=True)])
     length = texts.shape[1]
+    passes = min(passes, length)  # more hide nothing
     views = np.repeat(texts, passes, axis=0)
     turn = np.tile(np.arange(passes), len(strands))[:, None]
     hidden = is_base(views) & (np.arange(length) % passes == turn)

@@ -123,7 +123,7 @@ def embed(
         GenoSSMError: a fault of the checkpoint or of the FASTA; a layer that the model does not have.
     """
     options = options or EmbedOptions()
-    check_output(output, fasta)
+    check_output(output, checkpoint, fasta)
     kind = embedding_format(output, kind)
     model, _ = load_model(checkpoint, pick_device(device))
     if not isinstance(model, LanguageModel):

@@ -29,12 +29,13 @@ from genossm.errors import GenoSSMError
 from genossm.files import atomic_write, locked, sha256_of
 from genossm.models.task import TaskModel
 from genossm.stages.attribution import examples
+from genossm.stages.crew import crew
 from genossm.stages.finetune_command import command
 from genossm.stages.labelled import Split, Splits, Tables, hold_out
 from genossm.stages.loading import load_model, pick_device
 from genossm.stages.task_baselines import Result, fit_facts, probabilities, run_baselines
 from genossm.stages.task_design import Design, design
-from genossm.stages.task_fit import Base, Fitted, Job, Outputs, fit_gapped_kmers, fit_task
+from genossm.stages.task_fit import Base, Fitted, Job, Outputs, begin_task, finish_task, fit_gapped_kmers
 from genossm.stages.task_page import EXAMPLES, METRICS, PAGE, PREDICTIONS, task_page
 from genossm.stages.task_report import (
     HEADLINE,
@@ -53,6 +54,8 @@ from genossm.train.signals import StopRequest
 __all__ = ["command", "describe", "finetune"]
 
 WORK = ".work"
+WORTH_A_PROCESS = 10_000
+"""Training rows times epochs from which on a network gets a process of its own, which takes seconds to start."""
 NOT_SETTINGS = {"tasks", "bootstrap", "from_scratch", "device", "baselines"}
 """What does not change the model."""
 
@@ -178,9 +181,12 @@ def _provenance(
 def _fit(job: Job, base: Base | None, seed: int, seeds: int, *, baselines: bool = True) -> Outcome:
     """Models of ``seeds`` seeds on one set of splits, and the baselines."""
     kind = job.splits.train.kind
-    machine = _machine(job)
-    added = machine if job.settings.machine else None
-    fits = [fit_task(job, "finetune", base, seed + i, added, pretrained=True) for i in range(seeds)]
+    with crew(_processes(job, base, seeds)) as submit:
+        begun = [begin_task(job, "finetune", base, seed + i, submit, pretrained=True) for i in range(seeds)]
+        machine = _machine(job)
+        held_against = run_baselines(job, base, machine, seed, submit) if baselines else {}
+        added = machine if job.settings.machine else None
+        fits = [finish_task(job, base, added, networks) for networks in begun]
     logits = np.mean([fit.judged for fit in fits], axis=0)
     names = fits[0].parts
     parts = {name: probabilities(kind, np.mean([fit.parts[name] for fit in fits], axis=0)) for name in names}
@@ -190,9 +196,18 @@ def _fit(job: Job, base: Base | None, seed: int, seeds: int, *, baselines: bool 
         parts,
         [probabilities(kind, fit.judged) for fit in fits],
         fits,
-        run_baselines(job, base, machine, seed) if baselines else {},
+        held_against,
         job.design,
     )
+
+
+def _processes(job: Job, base: Base | None, seeds: int) -> int:
+    """How many networks are trained side by side: small ones keep one core busy, whatever the cores."""
+    networks = seeds * job.design.members
+    networks += job.design.members if base is not None and job.settings.from_scratch else 0
+    networks += "cnn" in job.settings.baselines
+    short = len(job.splits.train.sequences) * job.design.epochs < WORTH_A_PROCESS
+    return 1 if short or job.device.type != "cpu" else min(networks, torch.get_num_threads())
 
 
 def _searched(job: Job, base: Base | None, seed: int) -> tuple[Job, dict[str, Any]]:

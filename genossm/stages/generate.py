@@ -57,7 +57,7 @@ def generate_fasta(
     """
     sampling = sampling or Sampling()
     if output is not None:
-        check_output(output, *([] if prompt is None else [prompt]))
+        check_output(output, checkpoint, *([] if prompt is None else [prompt]))
     model, _ = load_model(checkpoint, pick_device(device))
     if not isinstance(model, LanguageModel) or not model.stateful:
         why = "cannot generate: that takes a causal language model that keeps a state (pretrain with objective: causal)"

@@ -174,7 +174,7 @@ def command(
     """
     for path in (output, logo):
         if path is not None:
-            check_output(path, reference)
+            check_output(path, checkpoint, reference, others=(logo,) if path is output else ())
     model, _ = load_model(checkpoint, pick_device(device))
     if not isinstance(model, LanguageModel):
         raise GenoSSMError("is a classifier; regions are scored by a language model", path=checkpoint)

@@ -123,7 +123,7 @@ def score(
         GenoSSMError: a fault of the checkpoint, of the FASTA or of the regions.
     """
     settings, outputs = settings or ScoreSection(), outputs or Outputs()
-    table = _check(fasta, output, outputs, window, overlap)
+    table = _check(checkpoint, fasta, output, outputs, window, overlap)
     model, config = load_model(checkpoint, pick_device(settings.device))
     scorer = Scorer.of(model, config, Reading(settings.passes, True, window, overlap, memory), strands)
     if outputs.tracks and not isinstance(model, LanguageModel):
@@ -171,19 +171,25 @@ def _all_rows(journal: Journal, scored: Iterator[Scored]) -> Iterator[Row]:
 
 
 def _check(
-    fasta: str | os.PathLike[str], output: Path | None, outputs: Outputs, window: int | None, overlap: int
+    checkpoint: Path,
+    fasta: str | os.PathLike[str],
+    output: Path | None,
+    outputs: Outputs,
+    window: int | None,
+    overlap: int,
 ) -> TableFormat:
     """Refuse, before any work, what cannot be written."""
+    inputs = [checkpoint, fasta, *([] if outputs.regions is None else [outputs.regions])]
     if output is not None:
-        check_output(output, fasta)
+        check_output(output, *inputs, others=(outputs.track, outputs.plot))
     if outputs.track is not None:
         check_track(outputs.track)
-        check_output(outputs.track, fasta)
+        check_output(outputs.track, *inputs, others=(outputs.plot,))
     if outputs.plot is not None:
         from genossm.report.tracks import check_picture
 
         check_picture(outputs.plot)
-        check_output(outputs.plot, fasta)
+        check_output(outputs.plot, *inputs)
     if overlap and (window is None or overlap >= window):
         raise GenoSSMError(f"--overlap {overlap:,}: an overlap needs a larger --window")
     return table_format(output, outputs.table)

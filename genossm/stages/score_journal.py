@@ -56,15 +56,26 @@ class Journal:
 
     def _open(self, key: str) -> None:
         known, rows = self.folder / "key", self.folder / "rows.jsonl"
-        if not known.is_file() or known.read_text(encoding="utf-8") != key:
+        if not known.is_file() or known.read_text(encoding="utf-8") != key or not self._read_rows(rows):
             for path in self.folder.iterdir():
                 if path.name != "lock":
                     path.unlink()
             atomic_write(known, key)
-        if rows.is_file():
+
+    def _read_rows(self, rows: Path) -> bool:
+        """Take the rows of an earlier run; False where they are none of ours."""
+        if not rows.is_file():
+            return True
+        try:
             whole, _, _ = rows.read_text(encoding="utf-8").rpartition("\n")
-            self._rows = [json.loads(line) for line in whole.splitlines()]
-            atomic_write(rows, whole + "\n" if whole else "")
+            found = [json.loads(line) for line in whole.splitlines()]
+            if not all(isinstance(row, dict) and {"record", "length", "status"} <= row.keys() for row in found):
+                return False
+        except ValueError:  # no text, or no JSON
+            return False
+        self._rows = found
+        atomic_write(rows, whole + "\n" if whole else "")
+        return True
 
     @property
     def done(self) -> list[Row]:
@@ -105,15 +116,19 @@ class Journal:
         path = self._mark_path(index)
         if not path.is_file():
             return None
-        with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-            about = file.metadata()
-            place = json.loads(about["place"])
-            layers: list[list[Tensor]] = [[] for _ in range(place["layers"])]
-            names = sorted((int(x), int(y)) for x, _, y in (name.partition(".") for name in file.keys()) if y)  # noqa: SIM118
-            for layer, i in names:
-                layers[layer].append(file.get_tensor(f"{layer}.{i}"))
-            if track is not None:
-                track[:] = file.get_tensor("track").cpu().numpy()
+        try:
+            with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
+                about = file.metadata()
+                place = json.loads(about["place"])
+                layers: list[list[Tensor]] = [[] for _ in range(place["layers"])]
+                names = sorted((int(x), int(y)) for x, _, y in (name.partition(".") for name in file.keys()) if y)  # noqa: SIM118
+                for layer, i in names:
+                    layers[layer].append(file.get_tensor(f"{layer}.{i}"))
+                so_far = None if track is None else file.get_tensor("track").cpu().numpy()
+        except safetensors.SafetensorError:  # damaged: the record begins anew
+            return None
+        if track is not None:
+            track[:] = so_far
         state = [tuple(values) for values in layers] or None
         return Bookmark(place["part"], place["place"], state, float.fromhex(about["total"]))
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from genossm.data.score_tables import Row, columns_of
 from genossm.models import LanguageModel
 from genossm.models.course import Course
 from genossm.models.likelihood import ONE_PASS, Reading, class_probabilities, is_base, log_likelihood, pieces_of
+from genossm.stages.crew import begin_worker, pool
 from genossm.stages.loading import load_model, pick_device
 
 Track = npt.NDArray[np.float32]
@@ -148,10 +148,12 @@ _worker: Scorer | None = None
 """The scorer of a worker process."""
 
 
-def _begin_worker(checkpoint: str, reading: Reading, strands: Literal["auto", "both", "given"], threads: int) -> None:
+def _begin_worker(
+    threads: int, parent: int, checkpoint: Path, reading: Reading, strands: Literal["auto", "both", "given"]
+) -> None:
     global _worker
-    torch.set_num_threads(threads)
-    model, config = load_model(Path(checkpoint), pick_device("cpu"))
+    begin_worker(threads, parent)
+    model, config = load_model(checkpoint, pick_device("cpu"))
     _worker = Scorer.of(model, config, reading, strands)
 
 
@@ -171,20 +173,13 @@ def rows_by_workers(
     tracks: bool,
 ) -> Iterator[Scored]:
     """:meth:`Scorer.rows` by several processes on the CPU, a record each, in order; a few records are on their way."""
-    threads = max(1, torch.get_num_threads() // workers)
-    pool = ProcessPoolExecutor(
-        workers, get_context("spawn"), _begin_worker, (str(checkpoint), reading, strands, threads)
-    )
-    source = iter(records)
     waiting: deque[tuple[Record, Future[tuple[Row, Track | None]]]] = deque()
-    try:
-        for record in source:
-            waiting.append((record, pool.submit(_work, record, tracks)))
+    with pool(workers, _begin_worker, checkpoint, reading, strands) as processes:
+        for record in records:
+            waiting.append((record, processes.submit(_work, record, tracks)))
             if len(waiting) > 2 * workers:
                 done, future = waiting.popleft()
                 yield done, *future.result()
         while waiting:
             done, future = waiting.popleft()
             yield done, *future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)

@@ -15,8 +15,9 @@ from optuna.trial import Trial
 from genossm.config import FinetuneSection
 from genossm.errors import GenoSSMError
 from genossm.files import atomic_write
+from genossm.stages.crew import crew
 from genossm.stages.task_design import design
-from genossm.stages.task_fit import Base, Job, fit_task
+from genossm.stages.task_fit import Base, Job, begin_task, finish_task
 
 RESULT = "search.json"
 TRIALS = 100
@@ -72,7 +73,9 @@ def search(
         plan = replace(design(job.splits, settings, seed, view=job.design.view), members=1)
         part = replace(job, settings=settings, design=plan, work=job.work / f"trial-{trial.number}")
         try:
-            fitted = fit_task(part, f"trial {trial.number + 1}", base, seed, None, pretrained=True)
+            with crew(1) as submit:
+                begun = begin_task(part, f"trial {trial.number + 1}", base, seed, submit, pretrained=True)
+                fitted = finish_task(part, base, None, begun)
         except GenoSSMError as error:  # a rate that is too high for this task is a result, too
             print(f"trial {trial.number + 1}: {error}", file=sys.stderr)
             raise optuna.TrialPruned from None

@@ -14,8 +14,9 @@ from genossm.baselines.gapped_kmer import Machine
 from genossm.baselines.kmer import fit_kmer_regression
 from genossm.baselines.linear import fit_linear
 from genossm.models.cnn import BenchmarkCNN, flattened
+from genossm.stages.crew import Submit
 from genossm.stages.labelled import Augmentation
-from genossm.stages.task_fit import Base, Fitted, Job, Outputs, fit_task, network_outputs, train_network
+from genossm.stages.task_fit import Base, Fitted, Job, Outputs, begin_task, finish_task, network_outputs, train_network
 from genossm.train.classification import FitOptions
 
 CNN_EPOCHS, CNN_BATCH, CNN_LR = 10, 64, 1e-3
@@ -37,10 +38,13 @@ def probabilities(kind: str, logits: Outputs) -> Outputs:
     return np.asarray(expit(logits), dtype=np.float64) if kind == "multilabel" else logits
 
 
-def run_baselines(job: Job, base: Base | None, machine: Machine | None, seed: int) -> dict[str, Result]:
+def run_baselines(job: Job, base: Base | None, machine: Machine | None, seed: int, submit: Submit) -> dict[str, Result]:
     """Every baseline of the settings that the task admits, and with a pretrained backbone its from-scratch twin."""
     train, valid = job.splits.train, job.splits.valid
     wanted = () if train.kind == "tokens" else job.settings.baselines
+    twins = base is not None and job.settings.from_scratch
+    twin = begin_task(job, "from_scratch", base, seed, submit, pretrained=False) if twins else []
+    cnn = submit(_cnn, job, seed) if "cnn" in wanted and flattened(int(train.lengths.max())) else None
     found: dict[str, Result] = {}
     for name in wanted:
         if name == "kmer_lr" and train.kind == "classes":
@@ -57,13 +61,13 @@ def run_baselines(job: Job, base: Base | None, machine: Machine | None, seed: in
                 train.sequences, train.flat_targets, valid.sequences, valid.flat_targets, train.outputs,
             )  # fmt: skip
             found[name] = Result(line.predict(job.judged.sequences), {"C": line.C, "valid_score": line.valid_score})
-        elif name == "cnn" and flattened(int(train.lengths.max())):
-            found[name] = _cnn(job, seed)
+        elif name == "cnn" and cnn is not None:
+            found[name] = cnn()
         if name in found:
             print(f"{name}: {found[name].made}", file=sys.stderr, flush=True)
-    if base is not None and job.settings.from_scratch:
-        twin = fit_task(job, "from_scratch", base, seed, machine, pretrained=False)
-        found["from_scratch"] = Result(probabilities(train.kind, twin.judged), fit_facts(twin))
+    if twin:
+        joined = finish_task(job, base, machine, twin)
+        found["from_scratch"] = Result(probabilities(train.kind, joined.judged), fit_facts(joined))
     return found
 
 

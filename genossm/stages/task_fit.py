@@ -23,6 +23,7 @@ from genossm.models import no_decay
 from genossm.models.lora import add_adapters, merge_adapters
 from genossm.models.task import Shape, TaskModel, TaskNetwork, other_strand, unflip
 from genossm.progress import progress
+from genossm.stages.crew import Submit
 from genossm.stages.labelled import (
     Augmentation,
     Split,
@@ -194,42 +195,60 @@ def fit_options(job: Job, seed: int, *, pretrained: bool) -> FitOptions:
     )
 
 
-def fit_task(job: Job, what: str, base: Base | None, seed: int, machine: Machine | None, *, pretrained: bool) -> Fitted:
-    """Train the networks of a model, on the weights of ``base`` or (not ``pretrained``) on random ones, and join them.
+Member = tuple[dict[str, Tensor], Fit]
+"""The weights of a trained network, on the CPU, and the course of its training."""
+
+
+def begin_task(
+    job: Job, what: str, base: Base | None, seed: int, submit: Submit, *, pretrained: bool
+) -> list[Callable[[], Member]]:
+    """Have the networks of a model trained, on the weights of ``base`` or (not ``pretrained``) on random ones.
 
     Args:
         base: the backbone, None for a head that reads the bases alone.
-        machine: what is added, None for nothing.
     """
+    return [submit(_train_member, job, what, base, seed, member, pretrained) for member in range(job.design.members)]
+
+
+def _train_member(job: Job, what: str, base: Base | None, seed: int, member: int, pretrained: bool) -> Member:
+    """One network of a model; ``member`` makes its seed another."""
+    own = seed + 1_000 * member
+    torch.manual_seed(own)
+    network = TaskNetwork(None if base is None else base.shape, job.design.head, job.splits.train.outputs)
+    if base is not None and pretrained:
+        network.load_state_dict(base.weights, strict=False)
+    adapted = base is not None and pretrained and job.settings.adapt == "lora"
+    if adapted:
+        add_adapters(network, job.settings.lora_rank)
+    elif base is not None and pretrained and job.settings.adapt == "frozen":
+        network.freeze_base()
+    name = f"{what} {member + 1} of {job.design.members}" if job.design.members > 1 else what
+    fit = train_network(
+        job,
+        f"{name} (seed {seed})",
+        network,
+        fit_options(job, own, pretrained=pretrained),
+        augmentation=job.design.augmentation,
+        batch_size=job.design.batch_size,
+        both_strands=job.design.head.both_strands,
+        seed=own,
+    )
+    if adapted:
+        merge_adapters(network)
+    network.forget()
+    return {weight: value.cpu() for weight, value in network.state_dict().items()}, fit
+
+
+def finish_task(job: Job, base: Base | None, machine: Machine | None, begun: list[Callable[[], Member]]) -> Fitted:
+    """Join the networks that :func:`begin_task` has trained, and the machine, where there is one, to one model."""
     splits, head = job.splits, job.design.head
     networks, fits = [], []
-    for member in range(job.design.members):
-        torch.manual_seed(seed + 1_000 * member)
+    for wait in begun:
+        weights, fit = wait()
         network = TaskNetwork(None if base is None else base.shape, head, splits.train.outputs)
-        if base is not None and pretrained:
-            network.load_state_dict(base.weights, strict=False)
-        adapted = base is not None and pretrained and job.settings.adapt == "lora"
-        if adapted:
-            add_adapters(network, job.settings.lora_rank)
-        elif base is not None and pretrained and job.settings.adapt == "frozen":
-            network.freeze_base()
-        name = f"{what} {member + 1} of {job.design.members}" if job.design.members > 1 else what
-        fits.append(
-            train_network(
-                job,
-                f"{name} (seed {seed})",
-                network,
-                fit_options(job, seed + 1_000 * member, pretrained=pretrained),
-                augmentation=job.design.augmentation,
-                batch_size=job.design.batch_size,
-                both_strands=head.both_strands,
-                seed=seed + 1_000 * member,
-            )
-        )
-        if adapted:
-            merge_adapters(network)
-        network.forget()
-        networks.append(network.eval())
+        network.load_state_dict(weights)
+        networks.append(network.to(job.device).eval())
+        fits.append(fit)
     config = TaskConfig(
         backbone=None if base is None else base.dump,
         head=head,

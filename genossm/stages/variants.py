@@ -288,7 +288,7 @@ def variants(
     if options.scores == Scores.SITE and options.score != Score.SITE:
         raise GenoSSMError(f"--score {options.score.value} is not computed with --scores site")
     if output is not None:
-        check_output(output, vcf, reference_fasta)
+        check_output(output, checkpoint, vcf, reference_fasta)
     table = output_format(output, table)
     model, _ = load_model(checkpoint, pick_device(device))
     if not isinstance(model, LanguageModel):
@@ -375,7 +375,9 @@ def command(
     """Score variants with a language model: log-likelihood ratios and embedding distance, one row an allele.
 
     Columns: chrom, pos, id, ref, alt, score, llr_site, llr_window, embedding_distance, status; NA where the status is
-    not ok. Symbolic, spanning and breakend alleles are reported, not scored.
+    not ok. Symbolic, spanning and breakend alleles are reported, not scored. llr: ln P(ALT) - ln P(REF) of the changed
+    bases, or of the window; embedding_distance: Euclidean, of the two windows' hidden states over all bases that both
+    have. Each is the mean of the strands that were read.
 
     Example: genossm variants --checkpoint results/pretrain/tiny --reference ref.fa --vcf my.vcf.gz --output scores.tsv
     """

@@ -88,6 +88,7 @@ def test_masked_is_the_sum_over_interleaved_passes(passes: int, n_every: int) ->
 def test_more_passes_than_bases_hide_one_base_each() -> None:
     model, tokens = small(), sequence(5)
     assert score(model, tokens, passes=8) == pytest.approx(score(model, tokens, passes=5), rel=1e-5)
+    assert score(model, tokens, passes=10**9) == score(model, tokens, passes=5)
 
 
 @pytest.mark.parametrize("n_every", [0, 5])

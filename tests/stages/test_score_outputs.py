@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pyBigWig
 import pytest
+import torch
 
 from genossm import cli, vocab
 from genossm.config import ScoreSection
@@ -166,6 +167,12 @@ def test_what_is_refused_before_any_work(masked: Path, tmp_path: Path, capsys: p
         ((masked, fasta, "--overlap", 5), "an overlap needs a larger --window"),
         ((masked, fasta, "--overlap", 5, "--window", 5), "an overlap needs a larger --window"),
         ((classifier, fasta, "--track", tmp_path / "x.bw"), "is a classifier; a track is of a language model's"),
+        ((masked, fasta, "--output", masked / "x.tsv"), "is inside the input"),
+        ((masked, fasta, "--output", tmp_path / "x.tsv.gz"), "name it .tsv, .jsonl or .parquet, or give --format"),
+        ((masked, fasta, "--output", fasta, "--regions", fasta), "is the input"),
+        ((masked, fasta, "--output", tmp_path / "x.bed", "--regions", tmp_path / "x.bed"), "is not what is written"),
+        ((masked, fasta, "--output", tmp_path / "x.bw", "--track", tmp_path / "x.bw"), "is named for two outputs"),
+        ((masked, fasta, "--track", tmp_path / "x.bw", "--plot", tmp_path / "x.bw"), "is named for two outputs"),
     ):
         checkpoint, source, *options = arguments
         assert cli.run(["score", "--checkpoint", str(checkpoint), str(source), *map(str, options)]) == 2
@@ -247,6 +254,37 @@ def test_a_run_goes_on_within_a_long_record(masked: Path, tmp_path: Path, monkey
     assert output.read_bytes() == want.read_bytes()
     assert (tmp_path / "x.bw").read_bytes() == track.read_bytes()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("left", ['{"record": 1}\n', "no json\n", "[1]\n", "\udcff\n"])
+def test_a_damaged_journal_is_left_aside(left: str, masked: Path, tmp_path: Path) -> None:
+    fasta, output = write(tmp_path / "x.fa", random_records(2)), tmp_path / "x.tsv"
+    want = run(masked, fasta, tmp_path / "want.tsv").read_bytes()
+    kept: list[Path] = []
+
+    def stopping(self: Scorer, record: Record, *rest: Any) -> Any:
+        kept.append(tmp_path / ".x.tsv.resume" / "rows.jsonl")
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "start", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(masked, fasta, output)
+    kept[0].write_bytes(left.encode("utf-8", "surrogateescape"))
+    assert run(masked, fasta, output).read_bytes() == want
+
+
+def test_a_damaged_bookmark_begins_the_record_anew(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "x.tsv", {})
+    journal.mark(3, None, Bookmark(1, 2, [(torch.ones(2), torch.zeros(3))], 0.1))
+    kept = journal.bookmark(3, None, torch.device("cpu"))
+    assert kept is not None
+    assert (kept.part, kept.place, kept.total) == (1, 2, 0.1)
+    assert [tuple(map(len, state)) for state in kept.state or []] == [(2, 3)]
+    (path,) = journal.folder.glob("mark-*")
+    path.write_bytes(path.read_bytes()[:50])
+    assert journal.bookmark(3, None, torch.device("cpu")) is None
+    journal.close()
 
 
 def test_two_runs_of_one_output(masked: Path, tmp_path: Path) -> None:
