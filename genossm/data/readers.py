@@ -93,6 +93,8 @@ def read_labelled(
     name = _plain(source)
     if name.endswith(FASTA_SUFFIXES):
         return _labelled_fasta(source, kind, training)
+    if name.endswith((".xlsx", ".xls", ".ods")):
+        raise GenoSSMError("is a workbook; save its sheet as CSV", path=source)
     if name.endswith((".parquet", ".pq")):
         table = read_parquet(source)
     elif name.endswith(".bed"):
@@ -146,7 +148,7 @@ def read_parquet(path: Path) -> Table:
     except (pa.ArrowInvalid, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise GenoSSMError("is no Parquet file", path=path) from None
+        raise GenoSSMError("is no Parquet file, or not a whole one; write it again", path=path) from None
     if not content.num_rows:
         raise GenoSSMError("no row", code="E_EMPTY_FILE", path=path)
     columns = [[_text(value) for value in column.to_pylist()] for column in content.columns]
@@ -158,6 +160,8 @@ def _text(value: Any) -> str:
     """A cell as a table of texts would hold it: nothing for null, several labels separated by ';'."""
     if value is None:
         return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
     if isinstance(value, list):
         return ";".join(map(_text, value))
     return str(value)

@@ -12,6 +12,15 @@ from genossm.data.compression import TextSource
 from genossm.errors import GenoSSMError
 
 DELIMITERS = "\t,;"
+_OTHERS = {
+    b"PAR1": "is Parquet; name it .parquet",
+    b"\xd0\xcf\x11\xe0": "is an Excel workbook; save its sheet as CSV",
+    b"\x89PNG": "is a picture; give a table",
+    b"\xff\xd8\xff": "is a picture; give a table",
+    b"%PDF": "is a PDF; give a table",
+    b"\x89HDF": "is HDF5; give a table",
+}
+"""How files begin that are no text, and what to say of them."""
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -22,11 +31,18 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     source = TextSource(path)
     raw = b"".join(source)
+    other = next((text for start, text in _OTHERS.items() if raw.startswith(start)), None)
+    if other is not None:
+        raise GenoSSMError(other, code="E_ENCODING", path=source.path, line=1)
     try:
-        return raw.decode("utf-8-sig")
+        text, bad = raw.decode("utf-8-sig"), raw.find(b"\0")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise GenoSSMError("not UTF-8 text; save it as UTF-8", code="E_ENCODING", path=source.path, line=line) from None
+        text, bad = "", error.start
+    if bad >= 0:
+        what = "not UTF-8 text" if not text else "a NUL byte: damaged, or no UTF-8 text"
+        line = raw.count(b"\n", 0, bad) + 1
+        raise GenoSSMError(f"{what}; save it as UTF-8", code="E_ENCODING", path=source.path, line=line)
+    return text
 
 
 @dataclass(frozen=True)
@@ -53,12 +69,13 @@ class Table:
         if name is None:
             asked = repr(wanted) if wanted is not None else " or ".join(map(repr, names))
             raise GenoSSMError(
-                f"no column {asked} for the {what}; the first line must name the columns, and it names: {shown}",
+                f"no column {asked} for the {what}; the first line must name the columns, and it names: {shown}"
+                + (f" (--{what[:-1]}-column says which one)" if what in ("sequences", "labels") else ""),
                 path=self.path,
                 line=1,
             )
         if have.count(name.lower()) > 1:
-            raise GenoSSMError(f"column {name!r} stands twice in: {shown}", path=self.path, line=1)
+            raise GenoSSMError(f"column {name!r} stands twice in: {shown}; rename one", path=self.path, line=1)
         return have.index(name.lower())
 
 
@@ -81,7 +98,12 @@ def read_csv(path: str | os.PathLike[str]) -> Table:
         if header is None:
             header = [field.strip() for field in row]
         elif len(row) != len(header):
-            raise GenoSSMError(f"{len(row)} fields, but the header has {len(header)}", path=name, line=line)
+            raise GenoSSMError(
+                f"{len(row)} fields, but the header has {len(header)}; they are parted by {delimiter!r}, and one that "
+                "holds it needs quotes",
+                path=name,
+                line=line,
+            )
         else:
             rows.append(row)
             lines.append(line)
@@ -101,6 +123,6 @@ def _rows(text: str, delimiter: str, path: str) -> Iterator[tuple[int, list[str]
         except StopIteration:
             return
         except csv.Error as error:
-            raise GenoSSMError(f"not a valid table: {error}", path=path, line=line) from None
+            raise GenoSSMError(f"not a valid table: {error}; see to its quotes", path=path, line=line) from None
         if any(field.strip() for field in row):
             yield line, row

@@ -23,6 +23,8 @@ MISSING = ("nan", "na", "n/a", "<na>", "null")
 NO_LABEL = "."
 """A base without a label, where every base has one."""
 TRUE, FALSE = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
+PROTEIN = "EFILPQefilpq*"
+"""Amino acids, and their stop, that are no nucleotide letters."""
 SEPARATORS = ";|"
 """Between the labels of a row, where one column holds them all."""
 
@@ -217,7 +219,11 @@ def label(
     if kind == "tokens":
         for line, sequence, text in zip(lines, sequences, labels, strict=True):
             if len(text) != len(sequence):
-                raise GenoSSMError(f"{len(text)} labels for {len(sequence)} bases", path=path, line=line)
+                raise GenoSSMError(
+                    f"{len(text)} labels for {len(sequence)} bases; give one a base, {NO_LABEL!r} where there is none",
+                    path=path,
+                    line=line,
+                )
     elif training:
         _check_classes(labels, names[0], path)
     return LabelledSequences(sequences, labels, path, lines, kind)
@@ -225,7 +231,7 @@ def label(
 
 def _check_label(value: str, path: str, line: int) -> None:
     if not value:
-        raise GenoSSMError("the label is empty", path=path, line=line)
+        raise GenoSSMError("the label is empty; fill it in, or remove the row", path=path, line=line)
     if value.lower() in MISSING:
         raise GenoSSMError(
             f"the label {value!r} stands for a missing value; remove the row, or give the class another name",
@@ -294,12 +300,27 @@ def check_sequence(sequence: str, path: str, line: int) -> None:
         GenoSSMError: E_RNA, E_BAD_CHAR, or empty; with the place.
     """
     if not sequence:
-        raise GenoSSMError("the sequence is empty", path=path, line=line)
+        raise GenoSSMError("the sequence is empty; fill it in, or remove the row", path=path, line=line)
     if sequence.encode("utf-8", "surrogatepass").translate(None, _LETTERS):
         place, letter = next(
             (i, c) for i, c in enumerate(sequence) if c.encode("utf-8", "surrogatepass") not in _LETTERS
         )
-        code, hint = ("E_RNA", "; write T for U") if letter in "Uu" else ("E_BAD_CHAR", "")
         raise GenoSSMError(
-            f"{letter!r} in the sequence is no nucleotide letter{hint}", code=code, path=path, line=line, col=place + 1
-        )
+            f"{letter!r} in the sequence is no nucleotide letter; {_mend(letter)}",
+            code="E_RNA" if letter in "Uu" else "E_BAD_CHAR", path=path, line=line, col=place + 1,
+        )  # fmt: skip
+
+
+def _mend(letter: str) -> str:
+    """What to do about a letter that is no nucleotide."""
+    if letter in "Uu":
+        return "write T for U"
+    if letter.isspace():
+        return "remove the blanks and line breaks within it"
+    if letter == "-":
+        return "remove the gaps of an alignment"
+    if letter in "Xx":
+        return "write N for an unknown base"
+    if letter in PROTEIN:
+        return "is it a protein? DNA is needed"
+    return "DNA has A, C, G, T, N and the IUPAC codes"
