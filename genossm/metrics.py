@@ -3,7 +3,8 @@
 Point values come from scikit-learn. The intervals need the same figures on a thousand resamples, so the resamples
 are weights on the rows and every figure is computed for all of them at once; a test holds each to scikit-learn.
 
-Conventions: the predicted class is the most probable one (the first of equals). ``f1`` is the macro average.
+Conventions: the predicted class is the most probable one (the first of equals). ``f1`` is the macro average,
+``f1_binary`` that of the second class of two (the macro average for more).
 ``auroc`` and ``auprc`` (average precision) are those of the second class for two classes, and the mean over classes,
 each against the rest, for more. A figure that is undefined, because a class is absent, is ``None``.
 """
@@ -28,7 +29,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-METRICS = ("accuracy", "mcc", "f1", "auroc", "auprc")
+METRICS = ("accuracy", "mcc", "f1", "f1_binary", "auroc", "auprc")
 """The figures of every report, in order."""
 
 _CHUNK = 1 << 22
@@ -86,10 +87,12 @@ def point_metrics(labels: npt.NDArray[Any], probabilities: npt.NDArray[Any]) -> 
             auprcs.append(average_precision_score(positive, probabilities[:, k]))
             if not positive.all():
                 aurocs.append(roc_auc_score(positive, probabilities[:, k]))
+    each = f1_score(labels, predicted, labels=classes, average=None, zero_division=0)
     return {
         "accuracy": float(accuracy_score(labels, predicted)),
         "mcc": mcc(labels, probabilities),
-        "f1": float(f1_score(labels, predicted, labels=classes, average="macro", zero_division=0)),
+        "f1": float(np.mean(each)),
+        "f1_binary": float(np.mean(each[_ranked_classes(len(classes))])),
         "auroc": float(np.mean(aurocs)) if aurocs else None,
         "auprc": float(np.mean(auprcs)) if auprcs else None,
     }
@@ -106,18 +109,20 @@ def _resampled_weights(rows: int, resamples: int, seed: int) -> Iterator[Floats]
 
 
 def _confusion_metrics(weights: Floats, labels: Labels, predicted: Labels, n_classes: int) -> dict[str, Floats]:
-    """Accuracy, MCC and macro F1 of every resample, from its confusion matrix."""
+    """Accuracy, MCC and both kinds of F1 of every resample, from its confusion matrix."""
     cell = np.zeros((len(labels), n_classes * n_classes))
     cell[np.arange(len(labels)), labels * n_classes + predicted] = 1.0
     confusion = (weights @ cell).reshape(-1, n_classes, n_classes)
     hits = np.einsum("rkk->rk", confusion)
     true, guessed, total = confusion.sum(axis=2), confusion.sum(axis=1), confusion.sum(axis=(1, 2))
     covariance = hits.sum(axis=1) * total - (true * guessed).sum(axis=1)
+    each = np.divide(2 * hits, true + guessed, out=np.zeros_like(hits), where=true + guessed > 0)
     scale = np.sqrt((total**2 - (true**2).sum(axis=1)) * (total**2 - (guessed**2).sum(axis=1)))
     return {
         "accuracy": hits.sum(axis=1) / total,
         "mcc": np.divide(covariance, scale, out=np.zeros_like(scale), where=scale > 0),
-        "f1": np.divide(2 * hits, true + guessed, out=np.zeros_like(hits), where=true + guessed > 0).mean(axis=1),
+        "f1": each.mean(axis=1),
+        "f1_binary": each[:, _ranked_classes(n_classes)].mean(axis=1),
     }
 
 

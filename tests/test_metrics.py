@@ -55,8 +55,17 @@ def test_multiclass_is_the_macro_average() -> None:
     predicted = probabilities.argmax(axis=1)
     assert got["auroc"] == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr", average="macro"))
     assert got["auprc"] == pytest.approx(average_precision_score(np.eye(3)[labels], probabilities, average="macro"))
-    assert got["f1"] == pytest.approx(f1_score(labels, predicted, average="macro"))
+    assert got["f1"] == got["f1_binary"] == pytest.approx(f1_score(labels, predicted, average="macro"))
     assert got["mcc"] == pytest.approx(matthews_corrcoef(labels, predicted))
+
+
+def test_f1_of_the_second_of_two_classes() -> None:
+    labels, probabilities = np.array([0, 0, 0, 1, 1]), np.eye(2)[[0, 0, 1, 1, 0]]
+    report = metrics.summarize(labels, probabilities, resamples=20)
+    assert report["f1_binary"] == pytest.approx(f1_score(labels, probabilities.argmax(1)))
+    assert report["f1_binary"] < report["f1"]
+    low, high = report["f1_binary_ci"]
+    assert 0 <= low <= report["f1_binary"] <= high <= 1
 
 
 def test_chunks_do_not_change_the_resamples(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ class BenchmarkSection(Section):
     tasks: list[str] = Field(default_factory=list, description="names of tasks; empty: all of the suite")
     mirror: str | None = Field(None, description="folder that holds the tasks; default: they are downloaded")
     reference: str | None = Field(None, description="FASTA that lists of intervals are cut from")
-    seeds: Positive | None = Field(None, description="repetitions; default: as the protocol says")
+    seeds: Positive | None = Field(None, description="repetitions; default: as the protocol says, at least 3")
     epochs: Positive | None = Field(None, description="passes over the training set; default: by its size")
     members: Positive | None = Field(None, description="networks a seed that are averaged; default: by its size")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:0 ...")

@@ -16,7 +16,8 @@ from genossm.report.plots import Line, Plot
 from genossm.report.sections import facts, number, with_interval
 
 NAMES = {
-    "accuracy": "accuracy", "mcc": "MCC", "f1": "F1 (macro)", "auroc": "AUROC", "auprc": "AUPRC",
+    "accuracy": "accuracy", "mcc": "MCC", "f1": "F1 (macro)", "f1_binary": "F1 (second class)",
+    "auroc": "AUROC", "auprc": "AUPRC",
     "pearson": "Pearson r", "spearman": "Spearman r", "r2": "R²", "rmse": "RMSE",
 }  # fmt: skip
 CLASSIFIERS = {
@@ -44,7 +45,8 @@ def task(
     judged = metrics["judged"]
     ours, baselines = metrics[judged], metrics["baselines"]
     headline = metrics.get("headline", "mcc")
-    figures_of = NUMBER_METRICS if headline == "pearson" else METRICS
+    # a run of an earlier version may lack one
+    figures_of = [key for key in (NUMBER_METRICS if headline == "pearson" else METRICS) if key in ours]
     rows = [
         (CLASSIFIERS.get(who, who), *(with_interval(of, key) for key in figures_of))
         for who, of in {"fine_tuned": ours, **baselines}.items()

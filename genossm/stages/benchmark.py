@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from genossm.config import FinetuneSection
-from genossm.data.benchmarks import SUITES, Suite, Task, suite
+from genossm.data.benchmarks import NOT_STATED, SUITES, Suite, Task, suite
 from genossm.data.download import Retry, download, opener_for
 from genossm.data.layouts import find_splits
 from genossm.data.readers import checksum
@@ -27,6 +27,8 @@ from genossm.stages.task_page import METRICS
 
 TABLE, RESULTS = "results.tsv", "results.json"
 VALID_FRACTION = 0.1
+SEEDS = 3
+"""Repetitions of ours where a protocol has fewer, or says nothing of them: enough for an interval."""
 
 command = typer.Typer(no_args_is_help=True, help="Run published benchmarks under their protocols.")
 
@@ -90,14 +92,14 @@ def run_suite(
         tasks: names; empty: all of the suite.
         mirror: a folder with the tasks; None: they are downloaded to ``output/sources``.
         reference: FASTA for tasks that are lists of intervals.
-        seeds: None: as many as the protocol says.
+        seeds: None: as many as the protocol says, at least :data:`SEEDS`.
 
     Returns:
         A row a task.
     """
     chosen = [suite_.task(name) for name in tasks] or list(suite_.tasks)
     settings = settings or FinetuneSection()
-    count = seeds or suite_.protocol.seeds
+    count = seeds or max(SEEDS, suite_.protocol.seeds or 0)
     rows = []
     for task in chosen:
         folder = bring(task, suite_, output / "sources") if mirror is None else find_task(task, suite_.name, mirror)
@@ -107,7 +109,7 @@ def run_suite(
         print(f"{suite_.name}: {task.name}", file=sys.stderr, flush=True)
         tables = Tables(layout.train, layout.valid, layout.test, VALID_FRACTION, reference=reference)
         where = output / task.name
-        report = _finished(where, settings, seed, count) or finetune(
+        report = _finished(where, task.metric, settings, seed, count) or finetune(
             checkpoint, tables, where, settings=settings, seed=seed, seeds=count
         )
         rows.append(_row(suite_, task, report, count, check_sources(task, folder)))
@@ -115,15 +117,16 @@ def run_suite(
     return rows
 
 
-def _finished(folder: Path, settings: FinetuneSection, seed: int, seeds: int) -> dict[str, Any] | None:
-    """The report of an earlier run with the same settings, else None."""
+def _finished(folder: Path, metric: str, settings: FinetuneSection, seed: int, seeds: int) -> dict[str, Any] | None:
+    """The report of an earlier run with the same settings, if it has the metric, else None."""
     try:
         report: dict[str, Any] = json.loads((folder / METRICS).read_text())
     except (FileNotFoundError, ValueError):
         return None
     wanted = {"seed": seed, "seeds": seeds, **settings.model_dump()}
     trained = report.get("training", {})
-    return report if all(trained[key] == value for key, value in wanted.items() if key in trained) else None
+    same = all(trained[key] == value for key, value in wanted.items() if key in trained)
+    return report if same and metric in report.get(str(report.get("judged")), {}) else None
 
 
 def _row(suite_: Suite, task: Task, report: dict[str, Any], seeds: int, official: bool | None) -> dict[str, Any]:
@@ -134,10 +137,12 @@ def _row(suite_: Suite, task: Task, report: dict[str, Any], seeds: int, official
     interval = over.get("ci") if over else judged[f"{task.metric}_ci"]
     best = max(((of[task.metric], who) for who, of in report["baselines"].items()), default=(None, None))
     reasons = []
-    if seeds < suite_.protocol.seeds:
-        reasons.append(f"{seeds} of {suite_.protocol.seeds} seeds")
+    wanted = suite_.protocol.seeds or 0
+    if seeds < wanted:
+        reasons.append(f"{seeds} of {wanted} seeds")
     if official is False:
         reasons.append("not the official files")
+    reasons += _other_rows(task, report)
     if not task.published:
         reasons.append("nothing published is known")
     return {
@@ -157,6 +162,20 @@ def _row(suite_: Suite, task: Task, report: dict[str, Any], seeds: int, official
         "official_files": official,
         "leak": report.get("leak"),
     }
+
+
+def _other_rows(task: Task, report: dict[str, Any]) -> list[str]:
+    """What differs from the official numbers of rows, as far as they are known."""
+    data = report["data"]
+    found = {
+        "train": sum(data[split]["rows"] for split in ("train", "valid")),
+        "test": data.get("test", {}).get("rows"),
+    }
+    return [
+        f"{found[split]} rows of {split}, officially {rows}"
+        for split, rows in zip(found, task.rows or (), strict=False)
+        if rows is not None and found[split] != rows
+    ]
 
 
 def _write(suite_: Suite, rows: Sequence[dict[str, Any]], output: Path) -> None:
@@ -198,7 +217,9 @@ def run(
         Path | None, typer.Option(help="Folder that holds the tasks; default: download them to OUTPUT/sources.")
     ] = None,
     reference: Annotated[Path | None, typer.Option(help="FASTA that lists of intervals are cut from.")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Repetitions; default: as the protocol says.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Repetitions; default: as the protocol says, at least 3.")
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the training set; default: by its size.")
     ] = None,
@@ -232,10 +253,19 @@ def list_tasks(
         print(f"{one.name}: {one.title}, {len(one.tasks)} tasks\n  source: {one.source}\n  cite: {one.citation}")
         how = one.protocol
         print(
-            f"  protocol: {how.splits}; {how.seeds} seeds; epochs {how.epochs}; rate {how.learning_rates}; {how.choose}"
+            f"  protocol: {how.splits}; seeds {how.seeds or NOT_STATED}; epochs {how.epochs}; "
+            f"rate {how.learning_rates}; batch {how.batch_sizes}; chosen by: {how.choose}; {how.reading}"
         )
         for model, where in one.sources_of_figures.items():
             print(f"  {model}: {where}")
         for task in one.tasks:
-            figures = ", ".join(f"{model} {value:.3f}" for model, value in task.published.items()) or "no figure known"
-            print(f"  - {task.name} ({task.metric}): {figures}")
+            figures = ", ".join(_figure(task, model) for model in task.published) or "no figure known"
+            others = "".join(f"; {model} {value:.3f}" for model, value in task.elsewhere.items())
+            print(f"  - {task.name} ({task.metric}): {figures}{others}")
+        for group, means in one.averages.items():
+            print(f"  mean of {group}: {', '.join(f'{model} {value:.4f}' for model, value in means.items())}")
+
+
+def _figure(task: Task, model: str) -> str:
+    spread = f" +-{task.spread[model]:.3f}" if model in task.spread else ""
+    return f"{model} {task.published[model]:.3f}{spread}"

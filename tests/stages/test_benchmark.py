@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -34,7 +35,9 @@ def test_the_registry_holds_all_published_tasks() -> None:
         assert len({task.name for task in one.tasks}) == len(one.tasks)
         for task in one.tasks:
             assert set(task.published) <= set(one.sources_of_figures)
-            assert all(0 < value < 1 for value in task.published.values())
+            assert set(task.spread) <= set(task.published)
+            assert set(task.elsewhere) <= set(one.sources_of_figures)
+            assert all(0 < value < 1 for value in [*task.published.values(), *task.elsewhere.values()])
             assert all(url.startswith("https://") for url in task.files.values())
     assert sum(bool(task.published) for task in suite("genomic-benchmarks").tasks) == 8
     assert sum(bool(task.published) for task in suite("nucleotide-transformer").tasks) == 18
@@ -52,7 +55,8 @@ def test_a_run_stands_beside_the_published_figures_and_is_not_repeated(
     where, out = tmp_path / "GUE", tmp_path / "out"
     found = stage.run_suite(suite("gue"), out, tasks=["tf/0"], mirror=where, settings=QUICK, seeds=2)
     assert (found[0]["task"], found[0]["metric"], found[0]["seeds"], found[0]["rows"]) == ("tf_0", "mcc", 2, 30)
-    assert (found[0]["comparable"], found[0]["because"]) == (False, "2 of 3 seeds")
+    assert found[0]["comparable"] is False
+    assert found[0]["because"] == "88 rows of train, officially 33378; 30 rows of test, officially 1000"
     lines = [line.split("\t") for line in (out / "results.tsv").read_text().splitlines()]
     shown = dict(zip(*lines, strict=True))
     assert shown["DNABERT-2 117M"] == "0.7199"
@@ -75,6 +79,8 @@ def test_the_list_names_source_protocol_and_figures() -> None:
     done = CliRunner().invoke(stage.command, ["list", "--suite", "genomic-benchmarks"], catch_exceptions=False)
     assert "90 % of the official train" in done.stdout
     assert "- human_enhancers_cohn (accuracy): CNN 264K 0.702" in done.stdout
+    assert "Mamba 468K 0.814 +-0.211" in done.stdout
+    assert "seeds 5; epochs 10" in done.stdout
     assert "drosophila_enhancers_stark (accuracy): no figure known" in done.stdout
 
 
@@ -85,3 +91,34 @@ def test_the_shared_lists_are_the_official_ones(shared: Path) -> None:
     assert stage.check_sources(task, found) is True
     other = suite("genomic-benchmarks").task("human_enhancers_cohn")
     assert stage.check_sources(other, found) is False
+
+
+def test_what_no_source_states_is_not_asserted() -> None:
+    done = CliRunner().invoke(stage.command, ["list", "--suite", "nucleotide-transformer-revised"])
+    assert "protocol: not stated; seeds not stated; epochs not stated" in done.stdout
+    revised = suite("nucleotide-transformer-revised")
+    assert not any(task.published or task.rows for task in revised.tasks)
+
+
+def test_metrics_are_those_of_the_published_figures() -> None:
+    original = {task.name: task.metric for task in suite("nucleotide-transformer").tasks}
+    assert {name for name, metric in original.items() if metric == "f1_binary"} == {
+        "promoter_all", "promoter_no_tata", "promoter_tata", "splice_sites_acceptors", "splice_sites_donors",
+    }  # fmt: skip
+    assert [task.name for task in suite("gue").tasks if task.metric == "f1"] == ["virus_covid"]
+
+
+def test_rows_of_the_shared_tasks_are_the_official_ones(shared: Path) -> None:
+    gue = [task for task in suite("gue").tasks if task.rows]
+    assert len(gue) == 6
+    for task in gue:
+        folder = shared / "data" / "tasks" / "gue" / task.folder
+        sizes = {p.name: gzip.decompress(p.read_bytes()).count(b"\n") - 1 for p in folder.glob("*.csv.gz")}
+        assert task.rows == (sizes["train.csv.gz"] + sizes["dev.csv.gz"], sizes["test.csv.gz"])
+    for task in suite("genomic-benchmarks").tasks:
+        folder = shared / "data" / "tasks" / "genomic_benchmarks_intervals" / task.folder
+        counts = [
+            sum(gzip.decompress(p.read_bytes()).count(b"\n") - 1 for p in (folder / split).glob("*.csv.gz"))
+            for split in ("train", "test")
+        ]
+        assert tuple(counts) == task.rows
