@@ -9,7 +9,7 @@ with ``record``, ``start``, ``end`` and ``embedding``, a list of fixed size.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +18,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from genossm.data.disk_space import DiskSpace, new_hdf5
+from genossm.data.parquet import parquet_writer
 from genossm.errors import GenoSSMError
 from genossm.files import atomic_path
 
@@ -27,6 +29,8 @@ Places = npt.NDArray[np.int64]
 FORMAT, FORMAT_VERSION = "genossm-embeddings", 1
 _CHUNK_BYTES = 1 << 18
 _ROW_GROUP = 1 << 14
+_RECORD_BYTES = 128
+"""Of HDF5, more than what a record's numbers take, and the heap around its name."""
 
 
 class EmbeddingFormat(StrEnum):
@@ -70,15 +74,19 @@ def embedding_file(
     """
     with atomic_path(output) as temporary:
         if kind == EmbeddingFormat.HDF5:
-            with h5py.File(temporary, "w", libver="v110") as file:
-                yield _Hdf5(file, width, attributes)
+            with new_hdf5(temporary) as (file, space):
+                yield _Hdf5(file, space, width, attributes)
         else:
-            with contextlib.ExitStack() as stack:
-                yield _Parquet(temporary, width, attributes, stack)
+            schema = _schema(width, attributes)
+            with parquet_writer(temporary, schema) as add:
+                rows = _Parquet(add, schema, width)
+                yield rows
+                rows.flush()
 
 
 class _Hdf5:
-    def __init__(self, file: h5py.File, width: int, attributes: dict[str, Any]) -> None:
+    def __init__(self, file: h5py.File, space: DiskSpace, width: int, attributes: dict[str, Any]) -> None:
+        self._space = space
         file.attrs.update({"format": FORMAT, "format_version": FORMAT_VERSION, **attributes})
         rows = max(1, _CHUNK_BYTES // (4 * width))
         self._embeddings = _growing(file, "embeddings", np.float32, rows, width)
@@ -89,12 +97,14 @@ class _Hdf5:
 
     def begin(self, name: str, length: int) -> None:
         """See :class:`EmbeddingWriter`."""
+        self._space.take(len(name.encode()) + _RECORD_BYTES)
         _append(self._names, [name])
         for dataset, value in zip(self._numbers, (length, len(self._embeddings), 0), strict=True):
             _append(dataset, np.array([value], dtype=np.int64))
 
     def add(self, rows: Floats, starts: Places, ends: Places) -> None:
         """See :class:`EmbeddingWriter`."""
+        self._space.take(rows.nbytes + starts.nbytes + ends.nbytes)
         _append(self._embeddings, rows)
         _append(self._starts, starts)
         _append(self._ends, ends)
@@ -115,25 +125,26 @@ def _append(dataset: h5py.Dataset, values: Any) -> None:
     dataset[before:] = values
 
 
-class _Parquet:
-    def __init__(self, path: Path, width: int, attributes: dict[str, Any], stack: contextlib.ExitStack) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+def _schema(width: int, attributes: dict[str, Any]) -> Any:
+    """The columns of a Parquet file of embeddings."""
+    import pyarrow as pa
 
-        self._pa, self._width, self._name = pa, width, ""
-        self._schema = pa.schema(
-            [
-                ("record", pa.string()),
-                ("start", pa.int64()),
-                ("end", pa.int64()),
-                ("embedding", pa.list_(pa.float32(), width)),
-            ],
-            metadata={"format": FORMAT, **{key: str(value) for key, value in attributes.items()}},
-        )
-        self._writer = stack.enter_context(pq.ParquetWriter(str(path), self._schema))
+    return pa.schema(
+        [
+            ("record", pa.string()),
+            ("start", pa.int64()),
+            ("end", pa.int64()),
+            ("embedding", pa.list_(pa.float32(), width)),
+        ],
+        metadata={"format": FORMAT, **{key: str(value) for key, value in attributes.items()}},
+    )
+
+
+class _Parquet:
+    def __init__(self, write: Callable[[Any], None], schema: Any, width: int) -> None:
+        self._write, self._schema, self._width, self._name = write, schema, width, ""
         self._held: list[Any] = []
         self._rows = 0
-        stack.callback(self._flush)
 
     def begin(self, name: str, length: int) -> None:
         """See :class:`EmbeddingWriter`."""
@@ -141,7 +152,8 @@ class _Parquet:
 
     def add(self, rows: Floats, starts: Places, ends: Places) -> None:
         """See :class:`EmbeddingWriter`."""
-        pa = self._pa
+        import pyarrow as pa
+
         flat = pa.array(np.ascontiguousarray(rows).reshape(-1))
         columns = [
             pa.array([self._name] * len(rows)),
@@ -152,11 +164,14 @@ class _Parquet:
         self._held.append(pa.record_batch(columns, schema=self._schema))
         self._rows += len(rows)
         if self._rows >= _ROW_GROUP:
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Write the rows that are held back for a row group."""
         if self._held:
-            self._writer.write_table(self._pa.Table.from_batches(self._held, schema=self._schema))
+            import pyarrow as pa
+
+            self._write(pa.Table.from_batches(self._held, schema=self._schema))
             self._held, self._rows = [], 0
 
 
@@ -164,7 +179,8 @@ def write_mutagenesis(
     output: Path, contig: str, start: int, tokens: npt.NDArray[np.uint8], arrays: dict[str, npt.NDArray[np.float64]]
 ) -> None:
     """The substitutions of a region: every array (n, 4), for A, C, G, T, and the tokens of the reference (n,)."""
-    with atomic_path(output) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+    with atomic_path(output) as temporary, new_hdf5(temporary) as (file, space):
+        space.take(tokens.nbytes + sum(values.nbytes for values in arrays.values()))
         file.attrs.update(
             {"format": "genossm-mutagenesis", "format_version": 1, "contig": contig, "start": start, "bases": "ACGT"}
         )

@@ -10,6 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any
 
+from genossm.data.parquet import parquet_writer
 from genossm.errors import GenoSSMError
 from genossm.files import atomic_path
 
@@ -60,7 +61,8 @@ def score_table(
     with contextlib.ExitStack() as stack:
         if table == TableFormat.PARQUET:
             assert output is not None
-            yield _parquet(stack, stack.enter_context(atomic_path(output)), columns)
+            temporary = stack.enter_context(atomic_path(output))
+            yield stack.enter_context(_parquet(temporary, columns))
             return
         if output is None:
             handle: IO[str] = sys.stdout
@@ -85,27 +87,27 @@ def _text(value: Value, decimals: int) -> str:
     return f"{value:.{decimals}f}" if isinstance(value, float) else str(value)
 
 
-def _parquet(stack: contextlib.ExitStack, path: Path, columns: Mapping[str, type]) -> Callable[[Row], None]:
+@contextlib.contextmanager
+def _parquet(path: Path, columns: Mapping[str, type]) -> Iterator[Callable[[Row], None]]:
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
     schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()])
-    writer = stack.enter_context(pq.ParquetWriter(str(path), schema, compression="zstd"))
     rows: list[Row] = []
+    with parquet_writer(path, schema, compression="zstd") as write:
 
-    def flush() -> None:
-        if rows:
-            writer.write_table(pa.Table.from_pylist([dict(row) for row in rows], schema=schema))
-            rows.clear()
+        def flush() -> None:
+            if rows:
+                write(pa.Table.from_pylist([dict(row) for row in rows], schema=schema))
+                rows.clear()
 
-    def add(row: Row) -> None:
-        rows.append(row)
-        if len(rows) >= PARQUET_ROWS:
-            flush()
+        def add(row: Row) -> None:
+            rows.append(row)
+            if len(rows) >= PARQUET_ROWS:
+                flush()
 
-    stack.callback(flush)
-    return add
+        yield add
+        flush()
 
 
 def columns_of(names: Sequence[str], kinds: Mapping[str, Any]) -> dict[str, type]:

@@ -17,7 +17,6 @@ compressed, so a window is a plain slice and needs no plug-in. The same input gi
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -32,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from genossm import vocab
+from genossm.data.disk_space import create_hdf5, release_hdf5
 from genossm.data.tokens_check import (
     CHUNK,
     COLUMNS,
@@ -48,11 +48,6 @@ from genossm.data.tokens_check import (
 from genossm.data.windows import SPLITS
 
 __all__ = ["Contig", "TokensFile", "TokensWriter", "check_tokens_file", "open_tokens"]
-
-
-_OVERHEAD = 4 << 20
-"""More than what HDF5 adds to the values: headers, B-trees, and the unused ends of ten chunks."""
-_STEP = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -75,8 +70,7 @@ class TokensWriter:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._reserved = self._written = 0
-        self._file = h5py.File(path, "w", libver=("v110", "v110"), locking=False)
+        self._file, self._space = create_hdf5(path)
         self._tokens = self._dataset("tokens", np.uint8)
         self._soft_mask = self._dataset("soft_mask", np.uint8, CHUNK // 8)
         self._windows = {split: self._dataset(f"windows/{split}", np.int64, 4096, 2) for split in SPLITS}
@@ -134,20 +128,8 @@ class TokensWriter:
             self._extend("tokens", self._tokens, self._pending[:n])
             self._extend("soft_mask", self._soft_mask, np.packbits(self._pending_soft[:n]))
 
-    def _reserve(self, n: int) -> None:
-        """Have the file system set ``n`` bytes more aside, and enough for HDF5's own structures.
-
-        HDF5 cannot close a file on a disk that is full (the process dies); so it must never be the one to find out.
-        """
-        self._written += n
-        if self._written + _OVERHEAD > self._reserved:
-            self._reserved = self._written + _OVERHEAD + _STEP
-            # Not every system can (macOS cannot); there a full disk may end the process, though never the old file.
-            with open(self._path, "rb+") as file, contextlib.suppress(AttributeError):
-                os.posix_fallocate(file.fileno(), 0, self._reserved)
-
     def _extend(self, name: str, dataset: h5py.Dataset, values: npt.NDArray[Any]) -> None:
-        self._reserve(values.nbytes)
+        self._space.take(values.nbytes)
         size = dataset.shape[0]
         dataset.resize(size + len(values), axis=0)
         dataset[size:] = values
@@ -200,7 +182,7 @@ class TokensWriter:
             }
         )
         self._file.close()
-        _release(self._path)
+        release_hdf5(self._path)
         with checked_file(self._path, complete=False):
             pass
         with h5py.File(self._path, "r+", libver=("v110", "v110"), locking=False) as written:
@@ -211,13 +193,6 @@ class TokensWriter:
     def _table(self, name: str, values: npt.NDArray[Any]) -> None:
         chunk = max(min(len(values), 65536), 1)
         self._extend(name, self._dataset(name, values.dtype, chunk), values)
-
-
-def _release(path: Path) -> None:
-    """Give back what was set aside beyond the end of the HDF5 file, which its superblock (version 2 or 3) names."""
-    with open(path, "rb+") as file:
-        head = file.read(36)
-        file.truncate(int.from_bytes(head[28:36], "little"))
 
 
 class TokensFile:

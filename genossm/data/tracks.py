@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from genossm.data.disk_space import DiskSpace, release_zeros
 from genossm.errors import GenoSSMError
 from genossm.files import atomic_path
 
@@ -17,6 +19,14 @@ BEDGRAPH = (".bedgraph", ".bg")
 Stretch = tuple[str, int, npt.NDArray[np.float32]]
 """Contig, start, and values float32 (n,), NaN where there is none."""
 _AT_A_TIME = 1 << 20
+_BIGWIG_MAGIC = (0x888FFC26).to_bytes(4, sys.byteorder)
+"""It closes the file, too."""
+_BASE_BYTES = 7
+"""More than what a base takes: four bytes, 32 in every 16, 64, 256 ... bases of the zoom levels, and zlib's own."""
+_RUN_BYTES = 2048
+"""More than what a run takes: its header, its place in the index, and two bins of each of the ten zoom levels."""
+_CONTIG_BYTES = 64
+"""More than what a contig takes in the tree of their names, padded to the longest, but for that name."""
 
 
 def check_track(path: Path) -> None:
@@ -64,11 +74,17 @@ def _runs(values: npt.NDArray[np.float32]) -> Iterable[tuple[int, npt.NDArray[np
 def _write_bigwig(path: Path, contigs: Sequence[tuple[str, int]], stretches: Iterable[Stretch]) -> None:
     import pyBigWig
 
+    names = 2 * len(contigs) * (max((len(contig.encode()) for contig, _ in contigs), default=0) + _CONTIG_BYTES)
+    DiskSpace(path).take(names)  # a full disk shows before anything is held: the file below begins empty again
     wig = pyBigWig.open(str(path), "w")
     try:
+        space = DiskSpace(path)
+        space.take(names)
         wig.addHeader(list(contigs))
         for contig, start, values in stretches:
             for at, run in _runs(values):
+                space.take(len(run) * _BASE_BYTES + _RUN_BYTES)
                 wig.addEntries(contig, start + at, values=np.asarray(run, dtype=np.float64), span=1, step=1)
     finally:
         wig.close()
+    release_zeros(path, _BIGWIG_MAGIC)

@@ -8,8 +8,11 @@ is kept once a minute, so that a chromosome does not begin anew either.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -30,6 +33,13 @@ from genossm.models.course import Bookmark
 Track = npt.NDArray[np.float32]
 
 
+def _save(path: Path, track: Track) -> None:
+    """Write float32 (n,) as .npy; unlike :func:`numpy.save`, a fault of the disk says which."""
+    with path.open("wb") as handle:
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(track))
+        handle.write(np.ascontiguousarray(track).data)
+
+
 class Journal:
     """Rows and tracks of the records that are done, in order.
 
@@ -43,7 +53,7 @@ class Journal:
 
     def __init__(self, output: Path | None, key: dict[str, Any]) -> None:
         self._rows: list[Row] = []
-        self._lasting = output is not None
+        self._output, self._lasting = output, output is not None
         self._lock = contextlib.ExitStack()
         if output is None:
             self.folder = Path(tempfile.mkdtemp(prefix="genossm-"))
@@ -87,12 +97,25 @@ class Journal:
 
     def add(self, index: int, row: Row, track: Track | None) -> None:
         """Keep the result of record ``index``; its track first, so that a row never stands without it."""
-        if track is not None:
-            np.save(self._track_path(index), track, allow_pickle=False)
-        if self._lasting:
-            self._handle.write(json.dumps(dict(row)) + "\n")
-            self._handle.flush()
-            self._mark_path(index).unlink(missing_ok=True)
+        with self._faults():
+            if track is not None:
+                _save(self._track_path(index), track)
+            if self._lasting:
+                self._handle.write(json.dumps(dict(row)) + "\n")
+                self._handle.flush()
+                self._mark_path(index).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _faults(self) -> Iterator[None]:
+        """A fault of the disk is told of the output, for the user knows nothing of the journal."""
+        try:
+            yield
+        except (OSError, safetensors.SafetensorError) as error:
+            code = getattr(error, "errno", None)
+            if code is None:  # safetensors says the number in words alone
+                said = re.search(r"os error (\d+)", str(error))
+                code = int(said[1]) if said else errno.EIO
+            raise OSError(code, os.strerror(code), str(self._output or self.folder)) from None
 
     def _mark_path(self, index: int) -> Path:
         return self.folder / f"mark-{index:07d}.safetensors"
@@ -108,7 +131,7 @@ class Journal:
         for layer, state in enumerate(bookmark.state or []):
             tensors |= {f"{layer}.{i}": value.cpu().contiguous() for i, value in enumerate(state)}
         place = {"part": bookmark.part, "place": bookmark.place, "layers": len(bookmark.state or [])}
-        with atomic_path(self._mark_path(index)) as path:
+        with self._faults(), atomic_path(self._mark_path(index)) as path:
             save_file(tensors, path, {"place": json.dumps(place), "total": bookmark.total.hex()})
 
     def bookmark(self, index: int, track: Track | None, device: torch.device) -> Bookmark | None:
@@ -146,7 +169,8 @@ class Journal:
 
     def close(self) -> None:
         """Stop; a lasting journal stays for the next run."""
-        self._handle.close()
+        with self._faults():  # what could not be written is tried again
+            self._handle.close()
         self._lock.close()
         if not self._lasting:
             shutil.rmtree(self.folder, ignore_errors=True)
