@@ -29,6 +29,11 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
+def shortened(text: str, most: int = 40) -> str:
+    """``text`` of at most ``most`` characters, with ``...`` where it was cut."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 class GenoSSMError(Exception):
     """A fault that the user can mend; shown as one line, without a traceback.
 
@@ -59,7 +64,7 @@ class GenoSSMError(Exception):
         if self.path is not None:
             place = os.fspath(self.path) + (f":{self.line}" if self.line is not None else "") + ": "
         if self.record is not None:
-            name = self.record if len(self.record) <= 80 else self.record[:77] + "..."
+            name = shortened(self.record, 80)
             place += f"record {name}" + (f" col {self.col}" if self.col is not None else "") + ": "
         elif self.col is not None:
             place += f"col {self.col}: "

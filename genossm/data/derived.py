@@ -16,9 +16,10 @@ import numpy.typing as npt
 from genossm import vocab
 from genossm.data.fasta import Record, read_fasta
 from genossm.data.gff import read_annotation
+from genossm.data.numbers import whole_number
 from genossm.data.tables import Table, read_csv
 from genossm.data.windows import SPLITS
-from genossm.errors import GenoSSMError
+from genossm.errors import GenoSSMError, shortened
 
 Spans = list[tuple[int, int]]
 CODING, INTERGENIC = "coding", "intergenic"
@@ -232,14 +233,14 @@ def read_intervals(source: str | os.PathLike[str] | Table, label: str) -> list[t
     rows = []
     for line, row in zip(table.lines, table.rows, strict=True):
         start, end = row[start_at].strip(), row[end_at].strip()
-        if not (start.isdigit() and end.isdigit() and int(start) < int(end)):
-            raise GenoSSMError(
-                f"start {start!r} and end {end!r} are no span", code="E_BAD_POS", path=table.path, line=line
-            )
+        first, last = whole_number(start), whole_number(end)
+        if first is None or last is None or first >= last:
+            what = f"start {shortened(start)!r} and end {shortened(end)!r} are no span"
+            raise GenoSSMError(what, code="E_BAD_POS", path=table.path, line=line)
         strand = row[strand_at].strip() if strand_at is not None else "+"
         if strand not in ("+", "-", "."):
             raise GenoSSMError(f"strand {strand!r} is none of + - .", path=table.path, line=line)
-        example = Example(label, row[chrom_at].strip(), int(start), int(end), "-" if strand == "-" else "+")
+        example = Example(label, row[chrom_at].strip(), first, last, "-" if strand == "-" else "+")
         rows.append((example, table.path, line))
     return rows
 

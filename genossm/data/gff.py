@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from genossm.data.compression import TextSource
-from genossm.errors import GenoSSMError
+from genossm.data.numbers import whole_number
+from genossm.errors import GenoSSMError, shortened
 
 LANDMARKS = frozenset(
     {"chromosome", "region", "contig", "supercontig", "scaffold", "plasmid", "biological_region", "databank_entry"}
@@ -67,14 +68,15 @@ def read_features(path: str | os.PathLike[str]) -> Iterator[Feature]:
         if len(fields) != 9:
             raise fault(f"{len(fields)} tab-separated columns, not the 9 of GFF3", number)
         chrom, _, kind, start, end, _, strand, _, attributes = fields
-        if not (start.isdigit() and end.isdigit() and 1 <= int(start) <= int(end)):
-            raise fault(f"start {start!r} and end {end!r} are no span, counted from 1", number)
+        first, last = whole_number(start), whole_number(end)
+        if first is None or last is None or not 1 <= first <= last:
+            raise fault(f"start {shortened(start)!r} and end {shortened(end)!r} are no span, counted from 1", number)
         if strand not in ("+", "-", ".", "?"):
             raise fault(f"strand {strand!r} is none of + - . ?", number)
         if "=" not in attributes and attributes.strip() not in ("", "."):
             raise fault("column 9 has no key=value; is this GTF?", number)
         found = True
-        yield Feature(chrom, kind, int(start) - 1, int(end), strand, attributes)
+        yield Feature(chrom, kind, first - 1, last, strand, attributes)
     if not found:
         raise fault("no feature in it", None, "E_EMPTY_FILE")
 

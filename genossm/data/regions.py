@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from genossm import vocab
 from genossm.data.compression import TextSource
 from genossm.data.fasta import Record
+from genossm.data.numbers import whole_number
 from genossm.data.reference import Reference
-from genossm.errors import GenoSSMError
+from genossm.errors import GenoSSMError, shortened
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,10 @@ def _region(path: str | os.PathLike[str], line: int, fields: list[str], referenc
 
     if len(fields) < 3:
         raise error("E_BED", f"{len(fields)} columns; contig, start and end are needed, with tabs between them")
-    if not (fields[1].isdecimal() and fields[2].isdecimal()) or int(fields[1]) >= int(fields[2]):
-        raise error("E_BED", f"{fields[1]!r} to {fields[2]!r} is no stretch; 0-based start below end")
+    start, end = whole_number(fields[1]), whole_number(fields[2])
+    if start is None or end is None or start >= end:
+        shown = f"{shortened(fields[1])!r} to {shortened(fields[2])!r}"
+        raise error("E_BED", f"{shown} is no stretch; 0-based start below end")
     strand = fields[5] if len(fields) > 5 else "."
     if strand not in ("+", "-", "."):
         raise error("E_BED", f"strand {strand!r}; +, - or .")
@@ -60,7 +63,6 @@ def _region(path: str | os.PathLike[str], line: int, fields: list[str], referenc
     if contig is None:
         text = f"contig {fields[0]!r} is not in the FASTA, which has {reference.names.shown()}"
         raise error("E_UNKNOWN_CONTIG", text)
-    start, end = int(fields[1]), int(fields[2])
     if end > reference.lengths[contig]:
         raise error("E_POS_RANGE", f"ends at {end:,}, contig {contig} has {reference.lengths[contig]:,} bp")
     given = fields[3] if len(fields) > 3 and fields[3] not in ("", ".") else None

@@ -19,8 +19,9 @@ import typer
 
 from genossm import vocab
 from genossm.data.embedding_files import write_mutagenesis
+from genossm.data.numbers import whole_number
 from genossm.data.reference import Reference
-from genossm.errors import GenoSSMError
+from genossm.errors import GenoSSMError, shortened
 from genossm.files import atomic_path, check_output
 from genossm.models import LanguageModel
 from genossm.models.attribution import gradients
@@ -75,17 +76,18 @@ def parse_region(text: str, reference: Reference) -> Region:
         GenoSSMError: not so written, no such contig, or not inside it.
     """
     name, _, places = text.rpartition(":")
-    start, dash, end = places.replace(",", "").partition("-")
-    if not name or not dash or not start.isdecimal() or not end.isdecimal():
-        raise GenoSSMError(f"--region {text!r}: write it as chr1:1000-1200", code="E_REGION")
+    first, _, last = places.replace(",", "").partition("-")
+    start, end = whole_number(first), whole_number(last)
+    if not name or start is None or end is None:
+        raise GenoSSMError(f"--region {shortened(text)!r}: write it as chr1:1000-1200", code="E_REGION")
     contig = reference.names.resolve(name)
     if contig is None:
         what = f"contig {name!r} is not in the FASTA, which has {reference.names.shown()}"
         raise GenoSSMError(what, code="E_UNKNOWN_CONTIG")
-    if not 1 <= int(start) <= int(end) <= reference.lengths[contig]:
+    if not 1 <= start <= end <= reference.lengths[contig]:
         what = f"--region {text}: contig {contig} has positions 1 to {reference.lengths[contig]:,}"
         raise GenoSSMError(what, code="E_POS_RANGE")
-    return Region(contig, int(start) - 1, int(end))
+    return Region(contig, start - 1, end)
 
 
 def mutate(
@@ -188,6 +190,8 @@ def command(
         write_mutagenesis(output, found.region.contig, found.region.start, found.tokens, _arrays(found))
     else:
         write_tsv(output, found)
+    if not is_base(found.tokens).any():
+        print(f"note: --region {region}: every base is N, and none has a row", file=sys.stderr)
     if logo is not None:
         own = np.zeros_like(found.gradient)
         known = np.flatnonzero(is_base(found.tokens))

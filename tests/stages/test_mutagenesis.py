@@ -155,6 +155,8 @@ def test_what_it_refuses(checkpoint: Path, genome: Path, tmp_path: Path, capsys:
     for region, options, text in (
         ("chr1", (), "write it as chr1:1000-1200"),
         ("chr1:5-x", (), "write it as chr1:1000-1200"),
+        ("chr1:1-٣", (), "write it as chr1:1000-1200"),
+        ("1:1-" + "9" * 5000, (), "E_REGION --region '1:1-999"),
         ("chr7:1-5", (), "E_UNKNOWN_CONTIG contig 'chr7' is not in the FASTA, which has 1, empty"),
         ("1:2990-3001", (), "E_POS_RANGE --region 1:2990-3001: contig 1 has positions 1 to 3,000"),
         ("1:1-400", ("--window", 512), "a region of 400 bp needs a --window of 800 at least"),
@@ -162,8 +164,18 @@ def test_what_it_refuses(checkpoint: Path, genome: Path, tmp_path: Path, capsys:
         ("1:1-500", ("--logo", tmp_path / "x.png"), "a logo of 500 positions; 400 at most can be read"),
     ):
         assert run(checkpoint, genome, region, *options) == 2
-        assert text in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert text in err
+        assert len(err) < 200
     assert not list(tmp_path.iterdir())
+
+
+def test_a_region_of_n_alone_is_told(
+    checkpoint: Path, genome: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(checkpoint, genome, "empty:11-20", "--output", tmp_path / "x.tsv", "--window", 64) == 0
+    assert table(tmp_path / "x.tsv") == []
+    assert "note: --region empty:11-20: every base is N, and none has a row\n" in capsys.readouterr().err
 
 
 def test_the_score_that_is_differentiated_is_the_likelihood() -> None:

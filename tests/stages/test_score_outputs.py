@@ -134,7 +134,8 @@ def test_regions_are_scored_by_themselves(masked: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "code"),
     [
-        ("chr1\t5\n", "E_BED 2 columns"), ("chr1\t5\tx\n", "E_BED"), ("chr1\t5\t5\n", "E_BED"),
+        ("chr1\t5\n", "E_BED 2 columns"), ("chr1\t5\tx\n", "E_BED"), ("chr1\t1\t٣\n", "E_BED '1' to '٣' is no"),
+        (f"chr1\t5\t{'9' * 5000}\n", r"E_BED '5' to '9{37}\.\.\.' is no"), ("chr1\t5\t5\n", "E_BED"),
         ("chr1\t5\t9\ta\t0\tq\n", "E_BED strand"), ("chr3\t1\t2\n", "E_UNKNOWN_CONTIG"),
         ("chr1\t1\t999\n", "E_POS_RANGE"), ("# none\n", "E_EMPTY_FILE"),
         ("chr1\t5\t9\nchr1\t7\t12\n", "E_BED a track needs regions in order"),
