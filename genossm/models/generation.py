@@ -45,9 +45,10 @@ def choose(log_probs: npt.NDArray[np.float64], uniform: npt.NDArray[np.float64],
     """A base (rows,), uint8 tokens, from log-probabilities (rows, 4) and a number in [0, 1) each."""
     if sampling.temperature == 0:
         return (vocab.FIRST_BASE + log_probs.argmax(1)).astype(np.uint8)
-    scaled = log_probs / sampling.temperature
-    kept = np.argsort(np.argsort(-scaled, axis=1, kind="stable"), axis=1) < sampling.top_k
-    weights = np.where(kept, np.exp(scaled - scaled.max(1, keepdims=True)), 0.0)
+    kept = np.argsort(np.argsort(-log_probs, axis=1, kind="stable"), axis=1) < sampling.top_k
+    with np.errstate(over="ignore"):  # a tiny temperature: what is not the likeliest has no chance
+        scaled = (log_probs - log_probs.max(1, keepdims=True)) / sampling.temperature
+    weights = np.where(kept, np.exp(scaled), 0.0)
     edges = weights.cumsum(1)
     drawn = (uniform[:, None] * edges[:, -1:] >= edges).sum(1)
     return (vocab.FIRST_BASE + np.minimum(drawn, 3)).astype(np.uint8)

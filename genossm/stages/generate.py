@@ -6,6 +6,7 @@ memory does not grow with the length, and the file is written as it comes (under
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -53,9 +54,12 @@ def generate_fasta(
         prompt: FASTA whose records are continued. with_prompt: repeat the prompt before what follows it.
 
     Raises:
-        GenoSSMError: a fault of the checkpoint or of the prompt; a model that cannot generate.
+        GenoSSMError: a fault of the checkpoint or of the prompt; a model that cannot generate; a temperature that is
+            none.
     """
     sampling = sampling or Sampling()
+    if not 0 <= sampling.temperature < math.inf:
+        raise GenoSSMError(f"--temperature {sampling.temperature}: a finite number above 0, or 0 for the likeliest")
     if output is not None:
         check_output(output, checkpoint, *([] if prompt is None else [prompt]))
     model, _ = load_model(checkpoint, pick_device(device))
@@ -118,7 +122,7 @@ def command(
     count: Annotated[int, typer.Option(min=1, help="Sequences from each prompt, or from nothing.")] = 1,
     prompt: Annotated[str | None, typer.Option(help="FASTA whose records are continued; - is standard input.")] = None,
     with_prompt: Annotated[bool, typer.Option(help="Write the prompt before what follows it.")] = False,
-    temperature: Annotated[float, typer.Option(min=0, help="Below 1: likelier bases; 0: the likeliest.")] = 1.0,
+    temperature: Annotated[float, typer.Option(help="Below 1: likelier bases; 0: the likeliest.")] = 1.0,
     top_k: Annotated[int, typer.Option(min=1, max=4, help="Draw from the k likeliest bases.")] = 4,
     seed: Annotated[int, typer.Option(min=0, help="Of the random numbers.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:0 ...")] = "auto",

@@ -102,6 +102,20 @@ def test_the_command(causal: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out.splitlines()[0] == ">generated_1 length=30 seed=0 sequence=0"
 
 
+def test_temperatures_at_the_edges(causal: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A tiny one is greedy, without a warning; a huge one draws all bases alike; what is none is refused."""
+    model = loaded(causal)
+    likeliest = made(model, "ACGT", 40, Sampling(temperature=0))
+    for tiny in (1e-310, 5e-324, 1e-9):
+        np.testing.assert_array_equal(made(model, "ACGT", 40, Sampling(temperature=tiny)), likeliest)
+    log_probs = np.log(np.repeat([[0.97, 0.01, 0.01, 0.01]], 4000, 0))
+    drawn = choose(log_probs, np.random.default_rng(0).random(4000), Sampling(temperature=1e300))
+    np.testing.assert_allclose(np.bincount(drawn - vocab.A) / 4000, 0.25, atol=0.03)
+    for word in ("inf", "nan", "-0.5", "-inf"):
+        assert cli.run(["generate", "--checkpoint", str(causal), "--temperature", word]) == 2
+        assert f"--temperature {word}: a finite number above 0, or 0 for the likeliest" in capsys.readouterr().err
+
+
 def test_models_that_cannot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hyena = export(tmp_path / "hyena", mixer="hyena", objective="causal", bidirectional=False)
     for checkpoint in (export(tmp_path / "masked"), hyena):
