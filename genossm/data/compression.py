@@ -7,10 +7,13 @@ Partial data are handed out as they are read, so a consumer must not publish any
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import shutil
 import struct
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,8 +53,30 @@ def _block_size(head: bytes) -> int | None:
     return None
 
 
+def shown_path(path: str | os.PathLike[str]) -> str:
+    """A path in messages: ``<stdin>`` for ``-``."""
+    return "<stdin>" if os.fspath(path) == "-" else os.fspath(path)
+
+
+@contextlib.contextmanager
+def rereadable(path: str | os.PathLike[str]) -> Iterator[str]:
+    """A path that can be read more than once: of the file, or of a copy of what comes through a pipe."""
+    pipe = Path(path)
+    if os.fspath(path) != "-" and not pipe.is_fifo() and not pipe.is_char_device():
+        yield os.fspath(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="genossm-") as folder:
+        copy = Path(folder) / "copy"
+        with contextlib.ExitStack() as stack:
+            source = sys.stdin.buffer if os.fspath(path) == "-" else stack.enter_context(pipe.open("rb"))
+            shutil.copyfileobj(source, stack.enter_context(copy.open("wb")))
+        yield os.fspath(copy)
+
+
 class TextSource:
     """Iterates over the decompressed bytes of a file (``-`` is standard input), in blocks of about a MiB.
+
+    ``name`` stands for the path in messages, where it is a copy of what the user named.
 
     After the iteration ``sha256`` (hex) and ``size`` tell of the file's own bytes; ``kind`` of its packing;
     ``blocks`` of the BGZF blocks: (offset in the file, offset in the text), in order.
@@ -60,8 +85,9 @@ class TextSource:
         GenoSSMError: E_COMPRESSION (bzip2, xz, zstd, zip, 7z), E_TRUNCATED_GZ, E_CORRUPT_GZ.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = "<stdin>" if os.fspath(path) == "-" else os.fspath(path)
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self._file = os.fspath(path)
+        self.path = name or shown_path(path)
         self._stdin = os.fspath(path) == "-"
         self._digest = hashlib.sha256()
         self.size = 0
@@ -83,7 +109,7 @@ class TextSource:
         if self._stdin:
             yield from self._blocks(sys.stdin.buffer)
         else:
-            with Path(self.path).open("rb") as file:
+            with open(self._file, "rb") as file:
                 yield from self._blocks(file)
 
     def _blocks(self, file: BinaryIO) -> Iterator[bytes]:

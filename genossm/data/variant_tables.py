@@ -98,8 +98,6 @@ class TableWriter:
         if self._table == Format.TSV:
             self._handle.write("\t".join(COLUMNS) + "\n")
             return
-        if reader.is_bcf:
-            raise GenoSSMError("a BCF gives a TSV; for VCF out, convert it first (bcftools view)", path=reader.path)
         declared = [
             f'##INFO=<ID={_PREFIX}{name},Number=A,Type={kind},Description="{text}">'
             for name, (kind, text) in _FIELDS.items()
@@ -114,9 +112,16 @@ class TableWriter:
         if self._table == Format.VCF:
             self._handle.write(_vcf_line(record, scores))
             return
-        pos = str(record.pos) if record.pos >= 0 else NA
         for score in scores:
-            fields = (record.chrom, pos, record.id, record.ref, score.alt, *score.numbers(NA), score.status)
+            fields = (
+                record.chrom,
+                record.place or NA,
+                record.id,
+                record.ref,
+                score.alt,
+                *score.numbers(NA),
+                score.status,
+            )
             self._handle.write("\t".join(fields) + "\n")
 
     def finish(self, reader: VcfReader) -> None:

@@ -22,7 +22,8 @@ from typing import Literal
 
 from genossm.data.bcf import BCF_MAGIC, read_bcf
 from genossm.data.compression import TextSource
-from genossm.errors import GenoSSMError, printable
+from genossm.data.numbers import whole_number
+from genossm.errors import GenoSSMError, printable, shortened
 
 COLUMNS = ("CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO")
 AltKind = Literal["bases", "no_alt", "spanning", "symbolic", "breakend", "bad"]
@@ -33,7 +34,6 @@ _BREAKEND = re.compile(
     r"[ACGTNacgtn]+\[[^\[\]\s]+\[|[ACGTNacgtn]+\][^\[\]\s]+\]|\[[^\[\]\s]+\[[ACGTNacgtn]+|\][^\[\]\s]+\][ACGTNacgtn]+"
     r"|\.[ACGTNacgtn]+|[ACGTNacgtn]+\."
 )
-_POSITION = re.compile(r"[0-9]+")
 _CHROM = re.compile(r"[^\s<>,\"'`(){}\[\]]+|<[^<>\s,]+>")
 _HINTS = {
     b">": "this is FASTA, not VCF",
@@ -60,6 +60,7 @@ class VariantRecord:
         alts: at least one; ``.`` alone where there is no alternative.
         rest: the columns from QUAL on, tab-separated, as they stand in the file; empty for BCF.
         fault: why the record cannot be used, or None.
+        pos_text: POS as it stands in the file, where that is no number; else empty.
     """
 
     line: int
@@ -70,6 +71,12 @@ class VariantRecord:
     alts: tuple[str, ...]
     rest: str
     fault: Fault | None
+    pos_text: str = ""
+
+    @property
+    def place(self) -> str:
+        """POS for a message or a table of text: what stands in the file, printable and cut, where it is no number."""
+        return str(self.pos) if self.pos >= 0 else shortened(printable(self.pos_text))
 
 
 def alt_kind(alt: str) -> AltKind:
@@ -86,8 +93,13 @@ def alt_kind(alt: str) -> AltKind:
     return "symbolic" if _SYMBOLIC.fullmatch(alt) else "bad"
 
 
+def is_bcf(path: str | os.PathLike[str], name: str | None = None) -> bool:
+    """Whether a file is BCF, from its first bytes; ``name`` is the path in messages."""
+    return next(iter(TextSource(path, name)), b"").startswith(BCF_MAGIC)
+
+
 class VcfReader:
-    """Iterates once over the records of a VCF or BCF; ``-`` is standard input.
+    """Iterates once over the records of a VCF or BCF; ``-`` is standard input, ``name`` the path in messages.
 
     Attributes:
         header: the lines before the records, without line ends, ``#CHROM`` last; of BCF too.
@@ -95,8 +107,8 @@ class VcfReader:
         unsorted: whether a position fell, or a contig came again (known after the iteration).
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._source = TextSource(path)
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self._source = TextSource(path, name)
         self.path = self._source.path
         self.header: list[str] = []
         self.is_bcf = False
@@ -217,16 +229,17 @@ class VcfReader:
 def _record(line: int, fields: Sequence[str], rest: str) -> VariantRecord:
     chrom, pos, name, ref, alt = fields
     alts = tuple(alt.split(","))
-    number = int(pos) if _POSITION.fullmatch(pos) and len(pos) < 20 else -1
+    given = whole_number(pos)
+    number = -1 if given is None else given
     fault = _fault(chrom, number, pos, ref, alts)
-    return VariantRecord(line, chrom, number, name, ref, alts, rest, fault)
+    return VariantRecord(line, chrom, number, name, ref, alts, rest, fault, pos if number < 0 else "")
 
 
 def _fault(chrom: str, number: int, pos: str, ref: str, alts: tuple[str, ...]) -> Fault | None:
     if not _CHROM.fullmatch(chrom):
         return Fault("E_BAD_CHROM", f"{printable(chrom)!r} is no name of a contig")
     if number < 0:
-        return Fault("E_BAD_POS", f"POS {printable(pos)!r} is no position; a whole number from 1")
+        return Fault("E_BAD_POS", f"POS {shortened(printable(pos))!r} is no position; a whole number from 1")
     if not _BASES.fullmatch(ref):
         return Fault("E_BAD_REF", f"REF {printable(ref[:40])!r} is not made of A, C, G, T and N")
     for alt in alts:

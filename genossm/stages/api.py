@@ -137,7 +137,7 @@ class GenomeModel(Pretrained):
         if not isinstance(self.model, LanguageModel):
             raise GenoSSMError("the model is a classifier; variants are scored by a language model")
         with Reference(Path(reference)) as opened:
-            survey(vcf, opened, strict=strict)
+            survey(VcfReader(vcf), opened, strict=strict)
             for record, scores in score_records(self.model, opened, VcfReader(vcf), options):
                 for score in scores:
                     yield {

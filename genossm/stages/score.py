@@ -128,6 +128,8 @@ def score(
     scorer = Scorer.of(model, config, Reading(settings.passes, True, window, overlap, memory), strands)
     if outputs.tracks and not isinstance(model, LanguageModel):
         raise GenoSSMError("is a classifier; a track is of a language model's log-likelihoods", path=checkpoint)
+    if overlap and not isinstance(model, LanguageModel):
+        raise GenoSSMError("is a classifier, which reads a record at once: leave --overlap away", path=checkpoint)
     warnings = Warnings()
     with contextlib.ExitStack() as stack:
         given = _open(fasta, FastaOptions(rna=rna, gaps=gaps), warnings, outputs, stack)

@@ -20,12 +20,10 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -36,10 +34,11 @@ import numpy as np
 import typer
 
 from genossm.data.alleles import READY, Allele, Change, judge
+from genossm.data.compression import rereadable, shown_path
 from genossm.data.fasta import FastaOptions, Warnings
 from genossm.data.reference import Reference
 from genossm.data.variant_tables import AlleleScore, Format, TableWriter, output_format
-from genossm.data.vcf import VariantRecord, VcfReader
+from genossm.data.vcf import VariantRecord, VcfReader, is_bcf
 from genossm.errors import GenoSSMError
 from genossm.files import check_output
 from genossm.models import LanguageModel
@@ -135,7 +134,7 @@ def window_of(start: int, length: int, window: int) -> tuple[int, int]:
     return max(0, begin), min(length, begin + window)
 
 
-def survey(path: str | os.PathLike[str], reference: Reference, *, strict: bool) -> Survey:
+def survey(reader: VcfReader, reference: Reference, *, strict: bool) -> Survey:
     """Read all records, so that a fault shows before hours of work.
 
     Raises:
@@ -143,7 +142,6 @@ def survey(path: str | os.PathLike[str], reference: Reference, *, strict: bool) 
             with ``strict`` the first fault of a record.
     """
     found, first = Survey(), None
-    reader = VcfReader(path)
     for record in reader:
         fault, _ = judge(record, reference)
         found.records += 1
@@ -156,7 +154,7 @@ def survey(path: str | os.PathLike[str], reference: Reference, *, strict: bool) 
             found.faults += 1
             found.mismatches += fault.code == "E_REF_MISMATCH"
             first = first or GenoSSMError(
-                fault.text, code=fault.code, path=reader.path, line=record.line, record=f"{record.chrom}:{record.pos}"
+                fault.text, code=fault.code, path=reader.path, line=record.line, record=f"{record.chrom}:{record.place}"
             )
     found.unsorted = reader.unsorted
     if strict and first is not None:
@@ -299,9 +297,14 @@ def variants(
         text = f"reads {model.max_seqlen:,} tokens at most; {hint}"
         raise GenoSSMError(text, path=checkpoint)
     warnings = Warnings()
-    with _seekable(vcf) as path, Reference(reference_fasta, FastaOptions(), warnings) as reference:
-        found = survey(path, reference, strict=invalid == Invalid.STOP)
-        reader = VcfReader(path)
+    name = shown_path(vcf)
+    with ExitStack() as stack:
+        path = stack.enter_context(rereadable(vcf))
+        if table == Format.VCF and is_bcf(path, name):
+            raise GenoSSMError("a BCF gives a TSV; for VCF out, convert it first (bcftools view)", path=name)
+        reference = stack.enter_context(Reference(reference_fasta, FastaOptions(), warnings))
+        found = survey(VcfReader(path, name), reference, strict=invalid == Invalid.STOP)
+        reader = VcfReader(path, name)
         statuses: Counter[str] = Counter()
         with TableWriter(output, table) as writer, progress("variants", found.alleles, "alleles") as advance:
             for record, scores in score_records(model.eval(), reference, reader, options, advance):
@@ -320,24 +323,6 @@ def _remarks(found: Survey, warnings: Warnings) -> list[str]:
         more = f" and {len(found.aliases) - SPELLED_OUT} more" if len(found.aliases) > SPELLED_OUT else ""
         lines.append(f"W_ALIAS contigs have other names in the FASTA: {', '.join(shown)}{more}")
     return lines
-
-
-@contextmanager
-def _seekable(vcf: str | os.PathLike[str]) -> Iterator[str]:
-    """A path that can be read twice: of the file, or of a copy of what comes through a pipe."""
-    path = Path(vcf)
-    if os.fspath(vcf) != "-" and not path.is_fifo() and not path.is_char_device():
-        yield os.fspath(vcf)
-        return
-    with tempfile.TemporaryDirectory(prefix="genossm-") as folder:
-        copy = Path(folder) / "stdin"
-        with copy.open("wb") as sink:
-            if os.fspath(vcf) == "-":
-                shutil.copyfileobj(sys.stdin.buffer, sink)
-            else:
-                with path.open("rb") as source:
-                    shutil.copyfileobj(source, sink)
-        yield os.fspath(copy)
 
 
 def command(

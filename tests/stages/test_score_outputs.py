@@ -168,6 +168,7 @@ def test_what_is_refused_before_any_work(masked: Path, tmp_path: Path, capsys: p
         ((masked, fasta, "--overlap", 5), "an overlap needs a larger --window"),
         ((masked, fasta, "--overlap", 5, "--window", 5), "an overlap needs a larger --window"),
         ((classifier, fasta, "--track", tmp_path / "x.bw"), "is a classifier; a track is of a language model's"),
+        ((classifier, fasta, "--window", 9, "--overlap", 5), "is a classifier, which reads a record at once: leave"),
         ((masked, fasta, "--output", masked / "x.tsv"), "is inside the input"),
         ((masked, fasta, "--output", tmp_path / "x.tsv.gz"), "name it .tsv, .jsonl or .parquet, or give --format"),
         ((masked, fasta, "--output", fasta, "--regions", fasta), "is the input"),

@@ -252,6 +252,45 @@ def test_pipes_and_standard_output(
     assert capsys.readouterr().out == (tmp_path / "x.tsv").read_text()
 
 
+def test_faults_of_standard_input_are_named_so(
+    checkpoint: Path, genome: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    vcf = write(tmp_path / "x.vcf", rows_of(genome)[:3])
+    packed = gzip.compress(vcf.read_bytes())
+    for raw, text in (
+        (b"chr1\t5\n", "<stdin>:1: E_VCF_HEADER"),
+        (vcf.read_bytes() + b"chr1\tx\t.\tA\tC\t.\t.\t.\n", "<stdin>:7: record chr1:x: E_BAD_POS"),
+        (packed[:-3], "<stdin>: E_TRUNCATED_GZ"),
+        (b"BCF\x02\x09", "<stdin>: E_BCF BCF 2.9"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
+        assert run(checkpoint, genome, "-", None) == 2
+        assert capsys.readouterr().err.startswith(f"genossm: {text}")
+
+
+def test_a_malformed_position_can_be_found(checkpoint: Path, genome: Path, tmp_path: Path) -> None:
+    written = ["12a", "-3", "", "1\x1b[2J", "7" * 60]
+    vcf = write(tmp_path / "x.vcf", [f"chr1\t{pos}\t.\tA\tC\t.\t.\tDP=3\tGT\t0" for pos in written])
+    for name in ("y.tsv", "y.vcf"):
+        assert run(checkpoint, genome, vcf, tmp_path / name, "--invalid", "report") == 0
+    rows = table(tmp_path / "y.tsv")
+    assert [row["pos"] for row in rows] == ["12a", "-3", "NA", "1\\x1b[2J", "7" * 37 + "..."]
+    assert {row["status"] for row in rows} == {"bad_pos"}
+    lines = [line.split("\t") for line in (tmp_path / "y.vcf").read_text().splitlines() if not line.startswith("#")]
+    assert [line[1] for line in lines] == ["."] * 5
+
+
+def test_a_bcf_is_refused_for_vcf_before_any_work(
+    checkpoint: Path, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the reference is so much as opened: there is none."""
+    bcf = next((shared / "data" / "bad_input" / "vcf").glob("*/multi-contig.bcf"))
+    assert run(checkpoint, tmp_path / "none.fa", bcf, tmp_path / "x.vcf") == 2
+    assert capsys.readouterr().err == (
+        f"genossm: {bcf}: a BCF gives a TSV; for VCF out, convert it first (bcftools view)\n"
+    )
+
+
 def test_what_it_refuses(checkpoint: Path, genome: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vcf = write(tmp_path / "x.vcf", rows_of(genome)[:1])
     classifier = export(tmp_path / "classifier", LABELS)
