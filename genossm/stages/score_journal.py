@@ -12,7 +12,6 @@ import errno
 import hashlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -21,14 +20,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from genossm.data.score_tables import Row
-from genossm.files import atomic_path, atomic_write, locked
+from genossm.files import atomic_write, locked
 from genossm.models.course import Bookmark
+from genossm.train.tensors import load_tensors, save_tensors
 
 Track = npt.NDArray[np.float32]
 
@@ -110,11 +108,8 @@ class Journal:
         """A fault of the disk is told of the output, for the user knows nothing of the journal."""
         try:
             yield
-        except (OSError, safetensors.SafetensorError) as error:
-            code = getattr(error, "errno", None)
-            if code is None:  # safetensors says the number in words alone
-                said = re.search(r"os error (\d+)", str(error))
-                code = int(said[1]) if said else errno.EIO
+        except OSError as error:
+            code = error.errno or errno.EIO
             raise OSError(code, os.strerror(code), str(self._output or self.folder)) from None
 
     def _mark_path(self, index: int) -> Path:
@@ -129,29 +124,24 @@ class Journal:
         """Keep a place within record ``index``, and its track up to there."""
         tensors = {} if track is None else {"track": torch.from_numpy(track)}
         for layer, state in enumerate(bookmark.state or []):
-            tensors |= {f"{layer}.{i}": value.cpu().contiguous() for i, value in enumerate(state)}
+            tensors |= {f"{layer}.{i}": value for i, value in enumerate(state)}
         place = {"part": bookmark.part, "place": bookmark.place, "layers": len(bookmark.state or [])}
-        with self._faults(), atomic_path(self._mark_path(index)) as path:
-            save_file(tensors, path, {"place": json.dumps(place), "total": bookmark.total.hex()})
+        about = {"place": json.dumps(place), "total": bookmark.total.hex()}
+        with self._faults():
+            save_tensors(self._mark_path(index), tensors, about)
 
     def bookmark(self, index: int, track: Track | None, device: torch.device) -> Bookmark | None:
         """The place within record ``index`` that an earlier run left; fills ``track``. None where there is none."""
-        path = self._mark_path(index)
-        if not path.is_file():
+        found = load_tensors(self._mark_path(index), device)
+        if found is None:
             return None
-        try:
-            with safetensors.safe_open(path, framework="pt", device=str(device)) as file:
-                about = file.metadata()
-                place = json.loads(about["place"])
-                layers: list[list[Tensor]] = [[] for _ in range(place["layers"])]
-                names = sorted((int(x), int(y)) for x, _, y in (name.partition(".") for name in file.keys()) if y)  # noqa: SIM118
-                for layer, i in names:
-                    layers[layer].append(file.get_tensor(f"{layer}.{i}"))
-                so_far = None if track is None else file.get_tensor("track").cpu().numpy()
-        except safetensors.SafetensorError:  # damaged: the record begins anew
-            return None
+        tensors, about = found
+        place = json.loads(about["place"])
         if track is not None:
-            track[:] = so_far
+            track[:] = tensors.pop("track").cpu().numpy()
+        layers: list[list[Tensor]] = [[] for _ in range(place["layers"])]
+        for layer, i in sorted((int(x), int(y)) for x, _, y in (name.partition(".") for name in tensors)):
+            layers[layer].append(tensors[f"{layer}.{i}"])
         state = [tuple(values) for values in layers] or None
         return Bookmark(place["part"], place["place"], state, float.fromhex(about["total"]))
 
