@@ -5,8 +5,9 @@ are parsed here, for public readers crash on malformed ones or read ``123abc`` a
 unread. Lines are those of the decompressed text, from 1; for BCF they count the records.
 
 Faults of a file end the reading: E_EMPTY_FILE, E_BOM, E_ENCODING, E_VCF_VERSION (not 4.x), E_VCF_HEADER (no
-``##fileformat``, a ``#CHROM`` line that is not one, FORMAT without samples), E_VCF_ROW (fewer than eight columns: the
-file was cut short), and those of the packing (:mod:`genossm.data.compression`). The last line may lack its line end.
+``##fileformat``, a ``#CHROM`` line that is not one, FORMAT without samples, a sample without a name), E_VCF_ROW (fewer
+than eight columns: the file was cut short), and those of the packing (:mod:`genossm.data.compression`). The last line
+may lack its line end.
 Faults of a record stand in its ``fault``, and the reading goes on: E_BAD_CHROM, E_BAD_POS, E_BAD_REF, E_BAD_ALT.
 
 The specification: VCF 4.3, sections 1.3, 1.6 and 5.4.
@@ -34,6 +35,7 @@ _BREAKEND = re.compile(
     r"[ACGTNacgtn]+\[[^\[\]\s]+\[|[ACGTNacgtn]+\][^\[\]\s]+\]|\[[^\[\]\s]+\[[ACGTNacgtn]+|\][^\[\]\s]+\][ACGTNacgtn]+"
     r"|\.[ACGTNacgtn]+|[ACGTNacgtn]+\."
 )
+_QUAL = re.compile(r"\.|[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(?i:inf|infinity|nan)", re.ASCII)
 _CHROM = re.compile(r"[^\s<>,\"'`(){}\[\]]+|<[^<>\s,]+>")
 _HINTS = {
     b">": "this is FASTA, not VCF",
@@ -105,6 +107,7 @@ class VcfReader:
         header: the lines before the records, without line ends, ``#CHROM`` last; of BCF too.
         is_bcf: whether it was BCF.
         unsorted: whether a position fell, or a contig came again (known after the iteration).
+        odd_qual: records whose QUAL is no number, and the line of the first (so, too).
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
@@ -113,6 +116,7 @@ class VcfReader:
         self.header: list[str] = []
         self.is_bcf = False
         self.unsorted = False
+        self.odd_qual = (0, 0)
         self._seen: set[str] = set()
         self._last: tuple[str, int] | None = None
 
@@ -199,6 +203,9 @@ class VcfReader:
             raise self._error("E_VCF_HEADER", f"the column line must be #{' '.join(COLUMNS)}, with tabs{hint}", number)
         if len(names) == 9:
             raise self._error("E_VCF_HEADER", "a FORMAT column and no sample; is the header cut short?", number)
+        if "" in names[9:]:
+            text = f"column {names.index('', 9) + 1} is a sample without a name; is there a tab too many?"
+            raise self._error("E_VCF_HEADER", text, number)
         self.header.append(line)
         return False
 
@@ -223,6 +230,9 @@ class VcfReader:
         if len(fields) < 8:
             hint = "; spaces in place of tabs?" if len(line.split()) >= 8 else "; is the file cut short?"
             raise self._error("E_VCF_ROW", f"{len(fields)} columns, at least 8 are needed{hint}", number)
+        if not _QUAL.fullmatch(fields[5]):
+            count, first = self.odd_qual
+            self.odd_qual = (count + 1, first or number)
         return _record(number, fields[:5], "\t".join(fields[5:]))
 
 

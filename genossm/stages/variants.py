@@ -116,6 +116,7 @@ class Survey:
     mismatches: int = 0
     aliases: dict[str, str] = field(default_factory=dict)
     unsorted: bool = False
+    odd_qual: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def survey(reader: VcfReader, reference: Reference, *, strict: bool) -> Survey:
             first = first or GenoSSMError(
                 fault.text, code=fault.code, path=reader.path, line=record.line, record=f"{record.chrom}:{record.place}"
             )
-    found.unsorted = reader.unsorted
+    found.unsorted, found.odd_qual = reader.unsorted, reader.odd_qual
     if strict and first is not None:
         if found.mismatches == found.refs > 1:
             text = f"{found.refs:,} of {found.refs:,} REF alleles disagree with the FASTA: give the assembly of the VCF"
@@ -318,6 +319,9 @@ def _remarks(found: Survey, warnings: Warnings) -> list[str]:
     lines = [f"the reference: {line}" for line in warnings.lines()]
     if found.unsorted:
         lines.append("W_UNSORTED the records are not in order; rows are in theirs")
+    if found.odd_qual[0]:
+        count, line = found.odd_qual
+        lines.append(f"W_QUAL {count:,} records have a QUAL that is no number (line {line:,}); it is not used")
     if found.aliases:
         shown = [f"{name} is {contig}" for name, contig in islice(found.aliases.items(), SPELLED_OUT)]
         more = f" and {len(found.aliases) - SPELLED_OUT} more" if len(found.aliases) > SPELLED_OUT else ""

@@ -19,6 +19,7 @@ REJECTED = {
     "pairs/passed_empty_vcf.vcf": "E_EMPTY_FILE",
     "vcf/odd/empty_0bytes.vcf": "E_EMPTY_FILE",
     "vcf/odd/passed_compressed.vcf.bz2": "E_COMPRESSION",
+    "vcf/odd/test-invalid-header.vcf": "E_VCF_HEADER",
     "vcf/odd/vcfexampleV3.2.vcf": "E_VCF_VERSION",
     "vcf/bad/baseVariants.mangled.vcf.gz": "E_VCF_HEADER",
     "vcf/bad/compressed.vcf.tar.xz": "E_COMPRESSION",
@@ -56,7 +57,6 @@ READ_OTHERWISE = {
     "vcf/bad/failed_body_pos_000.vcf",  # bcftools makes numbers of '.', '123abc' and '-1'
     "vcf/bad/failed_body_pos_001.vcf",
     "vcf/bad/failed_body_pos_002.vcf",
-    "vcf/odd/test-invalid-header.vcf",  # a sample without a name: bcftools refuses
 }
 UNSORTED = {
     "vcf/bad/failed_body_contiguous_000.vcf",
@@ -91,13 +91,14 @@ def test_every_file_of_the_corpus(shared: Path) -> None:
         faults = [record.fault.code for record in records if record.fault]
         assert faults == FAULTS.get(name, []), name
         assert reader.unsorted == (name in UNSORTED), name
+        assert reader.odd_qual == ((1, 4) if name == "vcf/bad/failed_body_qual_000.vcf" else (0, 0)), name
         seen["faults"] += bool(faults)
         if name not in READ_OTHERWISE:
             assert want["rc"] == 0, name
             assert len(records) == want["records"], name
             assert digest(records, wrap="longrefs" in name) == want["sha256"], name
             seen["equal"] += 1
-    assert seen == {"rejected": 19, "equal": 84, "faults": 17}
+    assert seen == {"rejected": 20, "equal": 84, "faults": 17}
     assert sum(seen.values()) - seen["faults"] + len(READ_OTHERWISE) == len(oracle) == 109
 
 
