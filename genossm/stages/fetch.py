@@ -88,10 +88,10 @@ def fetch(
     if output.suffix != ".gz":
         raise GenoSSMError("the output is packed, so its name must end in .gz", path=output)
     local = _local_path(source)
-    check_output(output, *([] if local is None or local.is_dir() else [local]))  # a folder is refused when it is opened
     if local is not None:
         with local.open("rb"):
             pass  # says at once what is wrong with the path
+    check_output(output, *([] if local is None else [local]))
         return _publish(local, output, _Request(source, sha256, kind, None))
     opener = opener_for(source, entrez_url)
     part = output.with_name(f".{output.name}.part")
