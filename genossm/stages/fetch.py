@@ -92,6 +92,7 @@ def fetch(
         with local.open("rb"):
             pass  # says at once what is wrong with the path
     check_output(output, *([] if local is None else [local]))
+    if local is not None:
         return _publish(local, output, _Request(source, sha256, kind, None))
     opener = opener_for(source, entrez_url)
     part = output.with_name(f".{output.name}.part")
