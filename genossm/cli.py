@@ -135,6 +135,9 @@ def main() -> None:
     """The console script."""
     # Before torch is imported: a thread that waits must sleep, not spin on the core that our kernels' threads need.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, as a daemon may have it: nothing to read, and nobody to read it
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 - for the whole process
     sys.exit(run(sys.argv[1:]))
 
 

@@ -63,6 +63,9 @@ def check_output(output: Path, *inputs: str | os.PathLike[str], others: Iterable
     stream = output.is_symlink() and output.absolute().parts[1:2] in (("dev",), ("proc",))
     if stream or (output.exists() and not output.is_file()):
         raise GenoSSMError("is no ordinary file; name a file for the output", path=output)
+    folder = next(path for path in output.absolute().parents if path.exists())
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
     for source in inputs:
         if os.path.isdir(source) and Path(source).resolve() in output.resolve().parents:
             raise GenoSSMError(f"is inside the input {os.fspath(source)}; write it elsewhere", path=output)

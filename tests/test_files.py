@@ -127,7 +127,7 @@ def test_a_lock_has_one_holder_whose_id_is_named_and_goes_with_it(tmp_path):
         assert lock.read_text() == str(os.getpid())
 
 
-def test_an_output_that_is_the_input_or_a_folder_is_refused(tmp_path):
+def test_an_output_that_is_the_input_or_a_folder_is_refused(tmp_path, monkeypatch):
     source = tmp_path / "a.fa"
     source.write_text(">a\nACGT\n")
     (tmp_path / "link.fa").symlink_to(source)
@@ -144,6 +144,9 @@ def test_an_output_that_is_the_input_or_a_folder_is_refused(tmp_path):
     with pytest.raises(GenoSSMError, match="is named for two outputs"):
         check_output(tmp_path / "new.tsv", others=(None, tmp_path / "a" / ".." / "new.tsv"))
     check_output(tmp_path / "new.tsv", source, "-")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(PermissionError, match=r"new\.tsv"):
+        check_output(tmp_path / "none" / "new.tsv")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EFBIG, errno.EIO])

@@ -38,8 +38,11 @@ def read_bed(path: str | os.PathLike[str], reference: Reference) -> list[Region]
     """
     text = b"".join(TextSource(path)).decode("utf-8", "backslashreplace")
     regions = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if line.strip() and not line.startswith(("#", "track", "browser")):
+    if text.startswith("\ufeff"):
+        text_of_it = "the file begins with a byte order mark; save it as UTF-8 without BOM"
+        raise GenoSSMError(text_of_it, code="E_BOM", path=path, line=1)
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip() and not line.startswith("#") and line.split()[0] not in ("track", "browser"):
             regions.append(_region(path, number, line.rstrip().split("\t"), reference))
     if not regions:
         raise GenoSSMError("no region in it", code="E_EMPTY_FILE", path=path)

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from genossm import vocab
+from genossm.errors import GenoSSMError
 from genossm.models.course import Bookmark, Course
 from genossm.models.heads import LanguageModel, SequenceClassifier, base_log_probs
 from genossm.models.mixers.base import State
@@ -66,6 +67,17 @@ class Reading:
     window: int | None = None
     overlap: int = 0
     memory: int = MEMORY
+
+    def __post_init__(self) -> None:
+        """Refuse what reads nothing.
+
+        Raises:
+            GenoSSMError: it names the field.
+        """
+        if self.passes < 1 or (self.window is not None and self.window < 1):
+            raise GenoSSMError(f"passes {self.passes}, window {self.window}: at least 1 each")
+        if self.overlap < 0 or (self.overlap and (self.window is None or self.overlap >= self.window)):
+            raise GenoSSMError(f"overlap {self.overlap:,}: an overlap needs a larger window")
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,8 @@ from genossm.data.vcf import VcfReader
 from genossm.errors import GenoSSMError
 from genossm.models import LanguageModel
 from genossm.models.likelihood import Reading
-from genossm.models.pretrained import Pretrained
+from genossm.models.pretrained import Pretrained, PretrainedOutput
+from genossm.models.task import TaskModel
 from genossm.stages import loading
 from genossm.stages.scoring import Scorer
 from genossm.stages.variants import VariantOptions, score_records, survey
@@ -54,6 +55,8 @@ def records_of(sequences: Sequences) -> Iterator[Record]:
         return
     items: Iterable[tuple[str, str] | str] = sequences.items() if isinstance(sequences, Mapping) else sequences
     for number, item in enumerate(items, start=1):
+        if isinstance(item, bytes):
+            raise GenoSSMError("bytes, not text: decode it", record=f"sequence_{number}", code="E_BAD_CHAR")
         name, text = (f"sequence_{number}", item) if isinstance(item, str) else item
         try:
             tokens = vocab.encode(text)
@@ -65,7 +68,25 @@ def records_of(sequences: Sequences) -> Iterator[Record]:
 
 
 class GenomeModel(Pretrained):
-    """A loaded model: what the commands do, for Python. As a torch module see :class:`Pretrained`."""
+    """A loaded model: what the commands do, for Python. As a torch module see :class:`Pretrained`.
+
+    A model of a labelled task (``genossm finetune``) scores, and does nothing else.
+    """
+
+    def _check_readable(self) -> None:
+        if isinstance(self.model, TaskModel):
+            raise GenoSSMError("a model of a labelled task reads records alone: use .score")
+
+    def forward(
+        self, input_ids: Tensor, mask: Tensor | None = None, *, output_hidden_states: bool = False
+    ) -> PretrainedOutput:
+        """See :meth:`Pretrained.forward`.
+
+        Raises:
+            GenoSSMError: the model is one of a labelled task.
+        """
+        self._check_readable()
+        return super().forward(input_ids, mask, output_hidden_states=output_hidden_states)
 
     def score(
         self,
@@ -93,7 +114,7 @@ class GenomeModel(Pretrained):
 
     def embed(
         self,
-        input_ids: Tensor | Iterable[str],
+        input_ids: Tensor | Sequences,
         mask: Tensor | None = None,
         *,
         strands: Literal["both", "given"] = "both",
@@ -102,15 +123,20 @@ class GenomeModel(Pretrained):
         """Embeddings, see :mod:`genossm.models.embeddings`: (batch, seqlen, width), or pooled (batch, width).
 
         Args:
-            input_ids: the checkpoint's ids, int64 (batch, seqlen); or sequences, which are padded to the longest.
+            input_ids: the checkpoint's ids, int64 (batch, seqlen); or sequences as in :meth:`score`, which are padded
+                to the longest.
             mask: bool (batch, seqlen), False at padding; made here where sequences are given.
 
         Raises:
-            GenoSSMError: a sequence that is no DNA.
+            GenoSSMError: a sequence that is no DNA; no sequence; the model is one of a labelled task.
         """
+        self._check_readable()
         if isinstance(input_ids, Tensor):
             return super().embed(input_ids, mask, strands=strands, pool=pool)
-        ids, where = pad([record.tokens for record in records_of(list(input_ids))])
+        given = [record.tokens for record in records_of(input_ids)]
+        if not given:
+            raise GenoSSMError("no sequence to embed")
+        ids, where = pad(given)
         device = next(self.parameters()).device
         own = self.model.translate(torch.from_numpy(ids).to(device))
         with torch.inference_mode():
@@ -158,5 +184,5 @@ def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> 
     Raises:
         GenoSSMError: the folder is missing, unfinished, damaged, or not ours; the message names the file.
     """
-    found = loading.load(folder, device)
+    found = loading.load(folder, device, tasks=True)
     return GenomeModel(found.model, found.config).eval()

@@ -65,18 +65,19 @@ def load_model(
     return model, config
 
 
-def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> Pretrained:
+def load(folder: str | os.PathLike[str], device: torch.device | str = "cpu", *, tasks: bool = False) -> Pretrained:
     """The model of a checkpoint folder for use in Python, in evaluation mode: ``genossm.load``.
 
     ``model(input_ids)`` takes the checkpoint's own ids, int64 (batch, seqlen), and gives ``.logits`` and
     ``.last_hidden_state``; with ``output_hidden_states=True`` also ``.hidden_states``. Without a mask it computes what
-    the official code computes. ``model.tokenizer`` makes input_ids of text, ``model.embed`` embeddings.
+    the official code computes. ``model.tokenizer`` makes input_ids of text, ``model.embed`` embeddings. ``tasks``: take
+    a model of a labelled task, too, which can do none of this: it reads records.
 
     Raises:
         GenoSSMError: the folder is missing, unfinished, damaged, or not ours; the message names the file.
     """
     model, config, _ = _load(Path(folder), pick_device(str(device)))
-    if isinstance(model, TaskModel):
+    if isinstance(model, TaskModel) and not tasks:
         raise GenoSSMError("a model of a labelled task has no ids of its own; use `genossm score`", path=folder)
     return Pretrained(model, config).eval()
 

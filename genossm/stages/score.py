@@ -10,7 +10,7 @@ and probabilities with 6; a field without a value is ``NA``. JSON lines and Parq
 
 Each record is computed by itself (:mod:`genossm.models.likelihood`), so its row has the same bytes in any file, in
 any order, with any ``--batch-size``. A run that was killed goes on from the last record that was done, and within a
-long record from where it was a minute before (:mod:`genossm.stages.score_journal`).
+long record from where it was a minute before (:mod:`genossm.stages.score_journal`; without ``--workers``).
 """
 
 from __future__ import annotations
@@ -361,12 +361,18 @@ def command(
 
     Language model: record, length, scored_bases, log_likelihood (nats; masked models: pseudo-log-likelihood),
     per_base, perplexity, status. Classifier: record, length, label, p_CLASS ..., status. One row a record, in input
-    order; NA where the status is not ok.
+    order; NA where the status is not ok: no_bases (N alone), too_long (a classifier, --window), not_finite.
+
+    The same command goes on after a kill. --regions: names and strands of columns 4 and 6 count; for a track they must
+    be in order.
 
     Example: genossm score --checkpoint results/pretrain/tiny my.fa.gz --output scores.tsv
     """
     settings = ScoreSection(passes=passes, batch_size=batch_size, device=device)
-    with StopRequest("no table was written; the same command goes on with the records that are left"):
+    kept = "no table was written; the same command goes on with the records that are left"
+    if output is None or _is_pipe(fasta):
+        kept = "what was written so far is not all; the same command starts again"
+    with StopRequest(kept):
         summary = score(
             checkpoint,
             fasta,

@@ -17,6 +17,7 @@ import torch
 
 from genossm.data.fasta import Record
 from genossm.data.score_tables import Row, columns_of
+from genossm.errors import GenoSSMError
 from genossm.models import LanguageModel
 from genossm.models.course import Course
 from genossm.models.likelihood import ONE_PASS, Reading, class_probabilities, is_base, log_likelihood, pieces_of
@@ -50,6 +51,8 @@ class Scorer:
         strands: Literal["auto", "both", "given"],
     ) -> Scorer:
         """A scorer whose ``auto`` strands are those that the model was trained on."""
+        if strands not in ("auto", "both", "given"):
+            raise GenoSSMError(f"strands {strands!r}: auto, both or given")
         trained = config.get("training", {}).get("strands", "both")
         both = (trained if strands == "auto" else strands) == "both"
         chosen = Reading(reading.passes, both, reading.window, reading.overlap, reading.memory)

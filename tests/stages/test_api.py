@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,8 +15,12 @@ from genossm.config import ScoreSection
 from genossm.errors import GenoSSMError
 from genossm.stages import api
 from genossm.stages import score as score_stage
+from genossm.stages.finetune import finetune
+from genossm.stages.labelled import Tables
 from genossm.stages.variants import VariantOptions
 
+from .test_finetune import ALONE, rows
+from .test_finetune import write as write_table
 from .test_score import LABELS, export, random_records, write
 from .test_variants import rows_of, write_genome
 from .test_variants import write as write_vcf
@@ -53,6 +58,20 @@ def test_a_classifier_scores_too(tmp_path: Path) -> None:
         list(model.variants("x.vcf", "x.fa"))
 
 
+def test_a_model_of_a_labelled_task_scores_and_nothing_else(tmp_path: Path) -> None:
+    train = write_table(tmp_path / "train.csv", rows(96, 1))
+    finetune(None, Tables(train, valid_fraction=0.3), tmp_path / "task", settings=ALONE)
+    fasta = write(tmp_path / "x.fa", random_records(4))
+    score_stage.score(tmp_path / "task", fasta, tmp_path / "x.jsonl")
+    model = genossm.load(tmp_path / "task")
+    assert list(model.score(fasta)) == [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    for use in (lambda: model.embed(["ACGT"]), lambda: model(torch.tensor([[7, 8]]))):
+        with pytest.raises(GenoSSMError, match=r"reads records alone: use \.score"):
+            use()
+    with pytest.raises(GenoSSMError, match="the model is a classifier"):
+        list(model.variants("x.vcf", "x.fa"))
+
+
 def test_embed_takes_text(checkpoint: Path) -> None:
     model = genossm.load(checkpoint)
     texts = ["ACGTTGCAGT", "GATT"]
@@ -61,6 +80,17 @@ def test_embed_takes_text(checkpoint: Path) -> None:
         ids = torch.tensor([_tokens(text)])
         torch.testing.assert_close(row, model.embed(ids, pool=True)[0], rtol=1e-4, atol=1e-5)
     assert model.embed(texts).shape == (2, 10, 8)
+    assert torch.equal(model.embed({"G": texts[0], "T": texts[1]}), model.embed(texts))
+    with pytest.raises(GenoSSMError, match="no sequence to embed"):
+        model.embed([])
+
+
+@pytest.mark.parametrize(
+    "options", [{"passes": 0}, {"strands": "x"}, {"window": 10, "overlap": 20}, {"overlap": 3}, {"window": 0}]
+)
+def test_nonsense_is_refused(options: dict[str, Any], checkpoint: Path) -> None:
+    with pytest.raises(GenoSSMError):
+        list(genossm.load(checkpoint).score(["ACGT"], **options))
 
 
 def _tokens(text: str) -> list[int]:
@@ -83,7 +113,11 @@ def test_variants_gives_the_rows_of_the_command(
 
 @pytest.mark.parametrize(
     ("sequences", "text"),
-    [({"mine": "ACGQ"}, r"record mine: E_BAD_CHAR 'Q' at position 3"), ([""], "record sequence_1: E_EMPTY_RECORD")],
+    [
+        ({"mine": "ACGQ"}, r"record mine: E_BAD_CHAR 'Q' at position 3"),
+        ([""], "record sequence_1: E_EMPTY_RECORD"),
+        ([b"ACGT"], "record sequence_1: E_BAD_CHAR bytes"),
+    ],
 )
 def test_a_sequence_that_is_no_dna_is_named(sequences: object, text: str, checkpoint: Path) -> None:
     with pytest.raises(GenoSSMError, match=text):

@@ -289,6 +289,30 @@ def test_a_damaged_bookmark_begins_the_record_anew(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_contigs_may_be_called_track(masked: Path, tmp_path: Path) -> None:
+    fasta = write(tmp_path / "x.fa", [("track1", "ACGT" * 20), ("browserX", "ACGT" * 20)])
+    bed = tmp_path / "x.bed"
+    bed.write_text("track name=x\nbrowser position 1\n#\ntrack1\t0\t9\tone\u2028name\nbrowserX\t5\t50\n", "utf-8")
+    scored(masked, fasta, tmp_path / "x.jsonl", Outputs(regions=bed))
+    rows = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text("utf-8").split("\n")[:-1]]
+    assert [(row["record"], row["length"]) for row in rows] == [("one\u2028name", 9), ("browserX:5-50", 45)]
+    bed.write_bytes(b"\xef\xbb\xbftrack1\t0\t9\n")
+    with pytest.raises(GenoSSMError, match=":1: E_BOM "):
+        scored(masked, fasta, tmp_path / "x.jsonl", Outputs(regions=bed))
+
+
+def test_closed_streams_are_no_fault(masked: Path, tmp_path: Path) -> None:
+    fasta = write(tmp_path / "x.fa", random_records(1))
+    command = f"'{sys.executable}' -m genossm.cli score --checkpoint '{masked}'"
+    for rest, code, said in (
+        (f"'{fasta}' --output '{tmp_path / 'x.tsv'}' >&-", 0, "1 records: 1 ok"),
+        ("- <&-", 2, "E_EMPTY_FILE"),
+    ):
+        done = subprocess.run(f"{command} {rest}", shell=True, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == code
+        assert said in done.stderr
+
+
 def test_two_runs_of_one_output(masked: Path, tmp_path: Path) -> None:
     fasta, output = write(tmp_path / "x.fa", random_records(2)), tmp_path / "x.tsv"
     journal = Journal(output, {})
